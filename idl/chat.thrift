@@ -2,19 +2,19 @@
  * Text generation by chat models.
  *
  * `complete` gives the whole answer in one reply. Plain Thrift has no streaming, so a streamed answer is a long poll
- * that any generated client can do: `start` once, `next` until a piece has `finish`, `stop` to end early.
+ * that any generated client can do: `start` once, `next_pieces` until a piece has `finish`, `stop` to end early.
  *
  *   id = start(request with a random stream_key).stream_id
  *   from = 0
- *   loop: reply = next(stream_id, from, wait_ms = 10000); show reply.pieces; from += size(reply.pieces)
+ *   loop: reply = next_pieces(stream_id, from, wait_ms = 10000); show reply.pieces; from += size(reply.pieces)
  *         until the last piece has `finish` or `error`
  *
- * Asking again with the same `from` gives the same pieces, so `next` may be sent again after a lost connection; asking
+ * Asking again with the same `from` gives the same pieces, so `next_pieces` may be sent again after a lost connection; asking
  * with a higher `from` acknowledges all pieces before it, and the server forgets them. Starting again with the same
  * stream_key by the same caller gives the same stream and never a second one, so `start` may be sent again, too.
  *
  * A stream ends with exactly one piece that has `finish` or `error`. It is ended by the server (Cancelled) when nobody
- * called `next` for 15 seconds, or, with `bound = true`, when the connection that started it is lost.
+ * called `next_pieces` for 15 seconds, or, with `bound = true`, when the connection that started it is lost.
  */
 include "base.thrift"
 include "fault.thrift"
@@ -223,6 +223,6 @@ service Chat {
    * The pieces since from_piece. A stream of another server process, or one that was forgotten, is a NotFound; the
    * message then names the instance that the id belongs to.
    */
-  NextReply next(1: NextRequest request) throws (1: fault.Fault fault),
+  NextReply next_pieces(1: NextRequest request) throws (1: fault.Fault fault),
   StopReply stop(1: StopRequest request) throws (1: fault.Fault fault),
 }
