@@ -1,0 +1,137 @@
+//! A call as the server sees it, and the answers to it.
+
+use bytes::Bytes;
+use thrift::protocol::{TInputProtocol, TSerializable, TType};
+use thrift::{ApplicationError, ApplicationErrorKind};
+
+use crate::envelope::{self, Head, MessageKind, MethodName, Protocol};
+use crate::{DecodeLimits, Frame, WireError};
+
+/// An encoded answer.
+pub type Reply = Frame;
+
+/// A call whose arguments have not been decoded yet.
+///
+/// Arguments follow this project's rule for methods: one struct, field 1.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How the call is written, and so its answer.
+    pub protocol: Protocol,
+    /// [`MessageKind::Call`] or [`MessageKind::Oneway`].
+    pub kind: MessageKind,
+    /// Sequence number; some clients send 0 always.
+    pub seqid: i32,
+    /// Method name, without the service name of `TMultiplexedProtocol`.
+    pub method: MethodName,
+    /// The service name that stood before the method's, when one did.
+    pub service: Option<MethodName>,
+    frame_bytes: usize,
+    body: Bytes,
+    limits: DecodeLimits,
+}
+
+impl Request {
+    /// Reads the head of a frame's payload.
+    ///
+    /// # Errors
+    /// When it is not the head of a call. The connection is then to be closed: there is no number to answer to.
+    pub fn parse(frame: Bytes, limits: &DecodeLimits) -> Result<Self, WireError> {
+        let head = Head::read(&frame)?;
+        if !matches!(head.kind, MessageKind::Call | MessageKind::Oneway) {
+            return Err(WireError::Direction(head.kind));
+        }
+        let name = head.name(&frame, limits)?;
+        let (service, method) = name.split_service();
+        Ok(Self {
+            protocol: head.protocol,
+            kind: head.kind,
+            seqid: head.seqid,
+            method,
+            service,
+            frame_bytes: frame.len(),
+            body: frame.slice(head.body..),
+            limits: *limits,
+        })
+    }
+
+    /// Bytes of the frame's payload.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// Decodes the arguments. `binary` fields are slices of the frame.
+    ///
+    /// # Errors
+    /// When they do not decode; the frame's end is known, so the connection can go on after
+    /// [`Request::undecodable`].
+    pub fn args<T: TSerializable>(&self) -> Result<T, WireError> {
+        let args = envelope::decode(self.protocol, self.body.clone(), &self.limits, |input| read_args(input))?;
+        args.ok_or(WireError::Missing { field: 1 })
+    }
+
+    /// The answer with a result.
+    #[must_use]
+    pub fn reply<R: TSerializable>(&self, value: &R) -> Reply {
+        self.answer(0, value)
+    }
+
+    /// The answer with the declared exception.
+    #[must_use]
+    pub fn exception<E: TSerializable>(&self, value: &E) -> Reply {
+        self.answer(1, value)
+    }
+
+    /// The answer when the protocol itself has something to say: a `TApplicationException`.
+    #[must_use]
+    pub fn application_error(&self, kind: ApplicationErrorKind, text: &str) -> Reply {
+        application_error(self.protocol, self.method.as_bytes(), self.seqid, kind, text)
+    }
+
+    /// The answer to arguments that [`Request::args`] refused.
+    #[must_use]
+    pub fn undecodable(&self, error: &WireError) -> Reply {
+        let text = format!("arguments of {}: {error}", self.method);
+        self.application_error(ApplicationErrorKind::ProtocolError, &text)
+    }
+
+    fn answer(&self, field: i16, value: &impl TSerializable) -> Reply {
+        let name = self.method.as_bytes();
+        let encoded = Frame::encode(self.protocol, MessageKind::Reply, name, self.seqid, |output| {
+            envelope::write_field(output, field, value)
+        });
+        encoded.unwrap_or_else(|error| {
+            self.application_error(ApplicationErrorKind::InternalError, &format!("reply of {}: {error}", self.method))
+        })
+    }
+}
+
+fn read_args<T: TSerializable>(input: &mut dyn TInputProtocol) -> thrift::Result<Option<T>> {
+    let mut args = None;
+    input.read_struct_begin()?;
+    loop {
+        let field = input.read_field_begin()?;
+        match (field.field_type, field.id) {
+            (TType::Stop, _) => break,
+            (TType::Struct, Some(1)) => args = Some(T::read_from_in_protocol(input)?),
+            (kind, _) => input.skip(kind)?,
+        }
+        input.read_field_end()?;
+    }
+    input.read_struct_end()?;
+    Ok(args)
+}
+
+pub(crate) fn application_error(
+    protocol: Protocol,
+    name: &[u8],
+    seqid: i32,
+    kind: ApplicationErrorKind,
+    text: &str,
+) -> Frame {
+    let error = ApplicationError { kind, message: text.to_owned() };
+    Frame::encode(protocol, MessageKind::Exception, name, seqid, |output| {
+        thrift::Error::write_application_error_to_out_protocol(&error, output)
+    })
+    .expect("one sentence fits a frame")
+}
