@@ -1,1 +1,16 @@
-//! Placeholder.
+//! This crate knows how to start the real programs on free ports and look at them from outside.
+//!
+//! Promises: every program is ended and every folder removed when its [`Stand`] goes; nothing is shared between stands,
+//! so tests run side by side; waiting is for an observed state, with a limit, never for a time.
+
+mod http;
+mod pictures;
+mod process;
+mod stand;
+mod tools;
+
+pub use http::{Answer, Http};
+pub use pictures::{Tiles, png_of_tile, tile_sheet};
+pub use process::{Program, wait_until};
+pub use stand::{Parts, Stand};
+pub use tools::{Skip, browser, model_cache, python, repository, target_folder};

@@ -1,0 +1,31 @@
+//! The pages in a real browser.
+
+use e2e::{Parts, Stand, browser, model_cache, repository, target_folder};
+use serde_json::{Value, json};
+
+#[test]
+fn a_person_uploads_a_picture_and_reads_what_it_is() {
+    let only = ["fashion-mnist", "mnist", "efficientnet-lite0"].map(str::to_owned).to_vec();
+    let stand = Stand::start(Parts { models: vec![repository().join("models"), model_cache()], only, ..Parts::default() });
+    let pictures = repository().join("models/testdata");
+    let output = browser("page.mjs")
+        .arg(stand.http().base())
+        .args([pictures.join("shoe.png"), pictures.join("coffee.jpg"), target_folder().join("screenshots")])
+        .output()
+        .expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
+    assert_eq!(seen["problems"], json!([]), "no error in the console, nothing asked of another host");
+    assert_eq!(seen["address"], "/upload");
+    assert_eq!(seen["models"].as_array().map(Vec::len), Some(3), "{seen}");
+    for way in ["label", "keyboard", "dropped", "pasted", "plain"] {
+        assert!(seen[way].as_str().is_some_and(|text| text.contains("Ankle boot")), "{way}: {seen}");
+    }
+    assert_eq!(seen["bars"], 5);
+    assert!(seen["picture"].as_u64() >= Some(1), "{seen}");
+    assert!(seen["photo"].as_str().is_some_and(|text| text.contains("espresso")), "{seen}");
+    let stops = seen["stops"].to_string();
+    assert!(stops.contains("file") && stops.contains("submit"), "every control is reached by Tab: {stops}");
+    assert!(seen["alert"].as_str().is_some_and(|text| text.len() > 10), "{seen}");
+    assert_eq!(seen["overflow"], 0, "no sideways scrolling on a phone");
+}
