@@ -68,6 +68,11 @@ impl MethodName {
         }
     }
 
+    /// The same name in memory of its own.
+    pub(crate) fn into_own(self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The service name before the last colon, if any, and the method name after it.
     pub(crate) fn split_service(self) -> (Option<Self>, Self) {
         // Both parts of UTF-8 text around an ASCII colon are UTF-8.

@@ -60,6 +60,15 @@ impl Request {
         self.frame_bytes
     }
 
+    /// The same call without its arguments, so that it no longer keeps the frame alive beyond its name.
+    ///
+    /// The name is a slice of the frame, too; it is copied out.
+    #[must_use]
+    pub fn without_body(self) -> Self {
+        let service = self.service.map(MethodName::into_own);
+        Self { method: self.method.into_own(), service, body: Bytes::new(), ..self }
+    }
+
     /// Decodes the arguments. `binary` fields are slices of the frame.
     ///
     /// # Errors

@@ -1,0 +1,84 @@
+//! `fault::Fault`, the failure inside the processes, to and from `Fault`, the exception on the wire.
+
+use std::time::Duration;
+
+use fault_crate::{Fault as Failure, Kind};
+use units::RequestId;
+
+use crate::fault::{Fault, FaultCode};
+
+extern crate fault as fault_crate;
+
+impl Fault {
+    /// The exception for `failure` of the request with this id.
+    #[must_use]
+    pub fn thrown(failure: Failure, request_id: &RequestId) -> Self {
+        Self {
+            code: Some(FaultCode(failure.kind.row().thrift)),
+            message: Some(failure.message.into_owned()),
+            retry_after_ms: failure.retry_after.map(milliseconds),
+            request_id: Some(request_id.as_str().to_owned()),
+            param: failure.param.map(|param| param.into_owned()),
+        }
+    }
+
+    /// The failure that the exception tells of. A code that this build does not know, or none, is [`Kind::Internal`].
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        Failure {
+            kind: self.code.map_or(Kind::Internal, |code| Kind::from_thrift(code.0)),
+            message: self.message.unwrap_or_default().into(),
+            param: self.param.map(Into::into),
+            retry_after: self.retry_after_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        fault.into_failure()
+    }
+}
+
+/// Rounded up: a caller that comes back too early is refused again.
+fn milliseconds(after: Duration) -> i32 {
+    i32::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> RequestId {
+        RequestId::parse("request-1").expect("valid")
+    }
+
+    #[test]
+    fn every_kind_comes_back_from_the_wire() {
+        for kind in Kind::ALL {
+            let failure = Failure::new(kind, "no").with_param("model").with_retry_after(Duration::from_millis(1_500));
+            let thrown = Fault::thrown(failure.clone(), &id());
+            assert_eq!(thrown.request_id.as_deref(), Some("request-1"));
+            assert_eq!(Failure::from(thrown), failure);
+        }
+    }
+
+    #[test]
+    fn the_idl_has_exactly_the_kinds_of_the_table() {
+        let idl: Vec<_> = FaultCode::ENUM_VALUES.iter().map(|code| code.0).collect();
+        assert_eq!(idl, Kind::ALL.map(|kind| kind.row().thrift));
+    }
+
+    #[test]
+    fn a_code_of_the_future_and_an_empty_exception_are_internal() {
+        let future = Fault { code: Some(FaultCode(999)), retry_after_ms: Some(-5), ..Fault::default() };
+        assert_eq!(future.into_failure(), Failure::internal(""));
+        assert_eq!(Fault::default().into_failure().kind, Kind::Internal);
+    }
+
+    #[test]
+    fn a_retry_time_is_never_shortened() {
+        let failure = Failure::overloaded("full").with_retry_after(Duration::from_micros(1));
+        assert_eq!(Fault::thrown(failure, &id()).retry_after_ms, Some(1));
+    }
+}
