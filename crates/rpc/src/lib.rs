@@ -1,1 +1,40 @@
-//! Placeholder.
+//! This crate knows how to carry framed Thrift calls over tokio.
+//!
+//! Why: the Apache crate's server gives a thread to each connection and knows no deadline, limit or drain, and its client
+//! has one call in flight. Here a connection carries many calls at once, every resource that a peer can use up has a
+//! limit, and leaving cancels.
+//!
+//! [`Server`] accepts connections and hands calls to a [`Service`]; [`Channel`] is the client, over one or more
+//! endpoints. Neither knows a method: requests and replies are encoded by `wire`, described by `idl`.
+//! Not here: the bytes of a message (`wire`), what a call means (`server`), opening the process to signals (`chassis`).
+
+mod budget;
+mod calls;
+mod channel;
+mod connection;
+mod drain;
+mod endpoint;
+mod error;
+mod inbound;
+mod limits;
+mod link;
+mod load;
+mod observe;
+mod peer;
+mod retry;
+mod server;
+mod service;
+mod socket;
+
+pub use channel::{CallOptions, CancelCall, Channel, ChannelConfig};
+pub use drain::{Drain, DrainHandle};
+pub use endpoint::{Endpoint, EndpointError, EndpointId, EndpointState};
+pub use error::ChannelError;
+pub use limits::ServerLimits;
+pub use observe::{Limit, Observe, ServerStats};
+pub use peer::{CallContext, Peer};
+pub use server::Server;
+pub use service::{CallFuture, Refusal, Service};
+
+#[cfg(test)]
+mod testing;

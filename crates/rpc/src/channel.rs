@@ -1,0 +1,451 @@
+//! Calls over one or more servers: which one, by when, and what to do when the connection breaks.
+//!
+//! Choice: two endpoints at random, the cheaper of them (`load`); with an affinity key the same endpoint for the same
+//! key as long as the set of reachable ones stays.
+//! Failure: at once when every endpoint is known to be down; while a first attempt to connect is under way, a call
+//! waits for it until its deadline. A call that never started is sent once more, an idempotent one also when it may
+//! have; both under a budget (`retry`) and never past the deadline.
+//! Not here: the connections (`endpoint`, `link`).
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use units::{CallId, Deadline};
+use wire::{DecodeLimits, Frame, FrameLimits, Method, Outgoing, Protocol, Response, ResponseError, TSerializable};
+
+use crate::endpoint::{Backend, Offer};
+use crate::link::{Denied, Link};
+use crate::load::Outcome;
+use crate::retry::RetryBudget;
+use crate::{ChannelError, Endpoint, EndpointId, EndpointState};
+
+/// Makes the oneway message that tells a server to stop working on a call; `None` when there is nothing to say.
+pub type CancelCall = Arc<dyn Fn(CallId) -> Option<Frame> + Send + Sync>;
+
+/// How a channel behaves.
+#[derive(Clone)]
+pub struct ChannelConfig {
+    /// Connections to each endpoint. More than one keeps small calls from waiting behind big ones: a megabyte takes
+    /// about 0.3 ms of a local connection.
+    pub connections: usize,
+    /// Most calls in flight on one connection; the servers' own limit by default.
+    pub calls_per_connection: usize,
+    /// Most bytes of a frame's payload, in both directions.
+    pub frame_bytes: usize,
+    /// One attempt to connect, with resolving the name, takes at most this.
+    pub connect_timeout: Duration,
+    /// What requests are written in.
+    pub protocol: Protocol,
+    /// Limits on what an answer may hold.
+    pub decode: DecodeLimits,
+    /// Sent on the call's connection when a call with a `call_id` is given up after it was sent.
+    pub cancel: Option<CancelCall>,
+}
+
+impl Default for ChannelConfig {
+    fn default() -> Self {
+        Self {
+            connections: 1,
+            calls_per_connection: 1_024,
+            frame_bytes: FrameLimits::default().frame_bytes,
+            connect_timeout: Duration::from_secs(1),
+            protocol: Protocol::Binary,
+            decode: DecodeLimits::default(),
+            cancel: None,
+        }
+    }
+}
+
+impl ChannelConfig {
+    pub(crate) fn frames(&self) -> FrameLimits {
+        FrameLimits { frame_bytes: self.frame_bytes }
+    }
+}
+
+impl fmt::Debug for ChannelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelConfig")
+            .field("connections", &self.connections)
+            .field("calls_per_connection", &self.calls_per_connection)
+            .field("frame_bytes", &self.frame_bytes)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("protocol", &self.protocol)
+            .field("cancels", &self.cancel.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What concerns one call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallOptions {
+    /// By when the answer is needed. What is left of it is written into the request when it is sent.
+    pub deadline: Deadline,
+    /// Calls with the same key go to the same endpoint while it can be reached.
+    pub affinity: Option<u64>,
+    /// This endpoint and no other, as for what only one server knows; see [`Channel::choose`].
+    pub endpoint: Option<EndpointId>,
+    /// Names the call in [`ChannelConfig::cancel`]; the same as in the request.
+    pub call_id: Option<CallId>,
+}
+
+impl CallOptions {
+    /// Any endpoint, nothing to cancel.
+    #[must_use]
+    pub const fn new(deadline: Deadline) -> Self {
+        Self { deadline, affinity: None, endpoint: None, call_id: None }
+    }
+
+    /// The same with an affinity key.
+    #[must_use]
+    pub const fn with_affinity(mut self, key: u64) -> Self {
+        self.affinity = Some(key);
+        self
+    }
+
+    /// The same for one endpoint only.
+    #[must_use]
+    pub const fn with_endpoint(mut self, endpoint: EndpointId) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
+    /// The same with a name to cancel it by.
+    #[must_use]
+    pub const fn with_call_id(mut self, id: CallId) -> Self {
+        self.call_id = Some(id);
+        self
+    }
+}
+
+/// A client of one or more servers that serve the same. Clones share the connections.
+///
+/// It lives on the tokio runtime that it was made on, multi-threaded or not; where each thread has a runtime of its
+/// own, each should have a channel of its own.
+#[derive(Clone)]
+pub struct Channel(Arc<Inner>);
+
+struct Inner {
+    backends: Vec<Arc<Backend>>,
+    config: ChannelConfig,
+    changed: watch::Receiver<()>,
+    retries: RetryBudget,
+    _stop: DropGuard,
+}
+
+/// Who a call goes to, or why it cannot go now.
+enum Choice {
+    Go(Arc<Backend>, Arc<Link>),
+    Wait,
+    Down(String),
+}
+
+impl Channel {
+    /// Starts to connect to every endpoint. Must be called on a tokio runtime.
+    #[must_use]
+    pub fn new(endpoints: Vec<Endpoint>, config: ChannelConfig) -> Self {
+        let stop = CancellationToken::new();
+        let (sender, changed) = watch::channel(());
+        let sender = Arc::new(sender);
+        let start = |(index, endpoint)| Backend::start(EndpointId(index), endpoint, &config, &sender, &stop);
+        let backends = endpoints.into_iter().enumerate().map(start).collect();
+        let retries = RetryBudget::new();
+        Self(Arc::new(Inner { backends, config, changed, retries, _stop: stop.drop_guard() }))
+    }
+
+    /// How each endpoint is doing, in the order given to [`Channel::new`].
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointState> {
+        let now = Instant::now();
+        self.0.backends.iter().map(|backend| backend.state(now)).collect()
+    }
+
+    /// Waits until a call with these options could be sent.
+    ///
+    /// # Errors
+    /// [`ChannelError::Unreachable`] or [`ChannelError::Deadline`], as a call would.
+    pub async fn connected(&self, options: CallOptions) -> Result<EndpointId, ChannelError> {
+        self.0.link(&options, None).await.map(|(backend, _)| backend.id)
+    }
+
+    /// The endpoint that a call with these options would go to now. Calls that belong together (a stream's pieces)
+    /// name it in [`CallOptions::endpoint`], because the choice may be another the next time.
+    #[must_use]
+    pub fn choose(&self, options: &CallOptions) -> Option<EndpointId> {
+        match self.0.choose(options, None) {
+            Choice::Go(backend, _) => Some(backend.id),
+            Choice::Wait | Choice::Down(_) => None,
+        }
+    }
+
+    /// Calls a method. The outer error: no answer came; the inner: the method's declared exception.
+    ///
+    /// Dropping the future gives the call up; when it was sent, has a `call_id`, and the channel knows how to cancel,
+    /// the server is told.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn call<Q, R, E>(
+        &self,
+        method: &Method<Q, R, E>,
+        request: &mut Q,
+        options: CallOptions,
+    ) -> Result<Result<R, E>, ChannelError>
+    where
+        Q: Outgoing,
+        R: TSerializable,
+        E: TSerializable,
+    {
+        let inner = &*self.0;
+        inner.retries.call(Instant::now());
+        let mut failed = None;
+        loop {
+            let error = match inner.attempt(method, request, &options, &mut failed).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let may_repeat = match &error {
+                ChannelError::NotSent { .. } => true,
+                ChannelError::Lost { .. } => method.idempotent,
+                _ => false,
+            };
+            let now = Instant::now();
+            // `failed` is set by the first attempt that reached a connection: one repetition, no more.
+            let Some(Attempted { times: 1, .. }) = failed else { return Err(error) };
+            if !may_repeat || options.deadline.is_over(now.into_std()) || !inner.retries.take(now) {
+                return Err(error);
+            }
+            tracing::debug!(method = method.name, %error, "call is sent once more");
+        }
+    }
+
+    /// Sends a oneway call. `Ok` says that it was queued on a connection, not that it arrived.
+    ///
+    /// # Errors
+    /// When it could not be queued.
+    pub async fn send<Q, R, E>(
+        &self,
+        method: &Method<Q, R, E>,
+        request: &mut Q,
+        options: CallOptions,
+    ) -> Result<(), ChannelError>
+    where
+        Q: Outgoing,
+    {
+        let (_, link) = self.0.link(&options, None).await?;
+        let frame = self.0.encode(method, request, &options, 0)?;
+        link.send_oneway(frame);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("endpoints", &self.endpoints()).finish()
+    }
+}
+
+/// Attempts so far, and where the last one went.
+struct Attempted {
+    times: u32,
+    endpoint: EndpointId,
+}
+
+impl Inner {
+    async fn attempt<Q, R, E>(
+        &self,
+        method: &Method<Q, R, E>,
+        request: &mut Q,
+        options: &CallOptions,
+        attempted: &mut Option<Attempted>,
+    ) -> Result<Result<R, E>, ChannelError>
+    where
+        Q: Outgoing,
+        R: TSerializable,
+        E: TSerializable,
+    {
+        let avoid = attempted.as_ref().map(|attempted| attempted.endpoint);
+        let (backend, link) = self.link(options, avoid).await?;
+        let times = attempted.as_ref().map_or(1, |attempted| attempted.times + 1);
+        *attempted = Some(Attempted { times, endpoint: backend.id });
+
+        let endpoint = || backend.endpoint.to_string();
+        let mut entry = link.enter().map_err(|denied| match denied {
+            Denied::Full => ChannelError::Full { endpoint: endpoint(), limit: self.config.calls_per_connection },
+            Denied::Gone(reason) => ChannelError::NotSent { endpoint: endpoint(), reason: reason.to_string() },
+        })?;
+        let frame = self.encode(method, request, options, entry.number())?;
+        let cancel = self.config.cancel.clone().zip(options.call_id);
+
+        let _in_flight = backend.load.enter();
+        let began = Instant::now();
+        let observe = |outcome| {
+            let now = Instant::now();
+            backend.load.observe(outcome, now - began, now);
+        };
+        entry.send(frame, cancel);
+        let reply = tokio::time::timeout_at(options.deadline.instant().into(), entry.reply()).await;
+        let frame = match reply {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(gone)) => {
+                observe(Outcome::Failed);
+                let (endpoint, reason) = (endpoint(), gone.reason.to_string());
+                return Err(match gone.sent {
+                    true => ChannelError::Lost { endpoint, reason },
+                    false => ChannelError::NotSent { endpoint, reason },
+                });
+            }
+            Err(_) => {
+                observe(Outcome::Failed);
+                return Err(ChannelError::Deadline { sent: entry.give_up() });
+            }
+        };
+        let answer = Response::parse(frame, &self.config.decode).map_err(ResponseError::from);
+        match answer.and_then(|response| response.result::<R, E>()) {
+            Ok(Ok(result)) => {
+                observe(Outcome::Answered);
+                Ok(Ok(result))
+            }
+            Ok(Err(exception)) => {
+                observe(Outcome::Declined);
+                Ok(Err(exception))
+            }
+            Err(error) => {
+                observe(Outcome::Failed);
+                Err(match error {
+                    ResponseError::Application { kind, message } => ChannelError::Application { kind, message },
+                    other => ChannelError::Protocol(other.to_string()),
+                })
+            }
+        }
+    }
+
+    /// Encodes a call with what is left of its deadline.
+    fn encode<Q: Outgoing, R, E>(
+        &self,
+        method: &Method<Q, R, E>,
+        request: &mut Q,
+        options: &CallOptions,
+        number: i32,
+    ) -> Result<Frame, ChannelError> {
+        let now = Instant::now().into_std();
+        if options.deadline.is_over(now) {
+            return Err(ChannelError::Deadline { sent: false });
+        }
+        request.stamp(options.deadline.left(now));
+        let limit = self.config.frames().bytes();
+        let frame =
+            wire::encode_call(self.config.protocol, method.name, number, method.kind(), request).map_err(|error| {
+                match error {
+                    wire::WireError::TooLarge { bytes } => ChannelError::TooLarge { bytes, limit },
+                    other => ChannelError::Protocol(format!("request of {}: {other}", method.name)),
+                }
+            })?;
+        match frame.payload_len() {
+            bytes if bytes > limit => Err(ChannelError::TooLarge { bytes, limit }),
+            _ => Ok(frame),
+        }
+    }
+
+    /// A connection for a call, waiting for one while there is hope.
+    async fn link(
+        &self,
+        options: &CallOptions,
+        avoid: Option<EndpointId>,
+    ) -> Result<(Arc<Backend>, Arc<Link>), ChannelError> {
+        match self.choose(options, avoid) {
+            Choice::Go(backend, link) => return Ok((backend, link)),
+            Choice::Down(reason) => return Err(self.unreachable(options, reason)),
+            Choice::Wait => {}
+        }
+        let mut changed = self.changed.clone();
+        let wait = async {
+            loop {
+                // Mark first, look second: a change in between is then not missed.
+                changed.mark_unchanged();
+                match self.choose(options, avoid) {
+                    Choice::Go(backend, link) => return Ok((backend, link)),
+                    Choice::Down(reason) => return Err(self.unreachable(options, reason)),
+                    Choice::Wait => {}
+                }
+                if changed.changed().await.is_err() {
+                    return Err(self.unreachable(options, "the channel was dropped".to_owned()));
+                }
+            }
+        };
+        tokio::time::timeout_at(options.deadline.instant().into(), wait)
+            .await
+            .unwrap_or(Err(ChannelError::Deadline { sent: false }))
+    }
+
+    fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {
+        let endpoints = if options.endpoint.is_some() { 1 } else { self.backends.len() };
+        ChannelError::Unreachable { endpoints, reason }
+    }
+
+    fn choose(&self, options: &CallOptions, avoid: Option<EndpointId>) -> Choice {
+        let mut up: Vec<(&Arc<Backend>, Arc<Link>)> = Vec::with_capacity(self.backends.len());
+        let mut soon = false;
+        let mut down = None;
+        for backend in &self.backends {
+            if options.endpoint.is_some_and(|only| only != backend.id) {
+                continue;
+            }
+            match backend.offer() {
+                Offer::Link(link) => up.push((backend, link)),
+                Offer::Soon => soon = true,
+                Offer::Down(reason) => down = Some(reason),
+            }
+        }
+        let now = Instant::now();
+        // Where the last attempt failed, and what fails again and again, only when there is nothing else.
+        keep_if_any(&mut up, |backend| !backend.load.is_ejected(now));
+        keep_if_any(&mut up, |backend| Some(backend.id) != avoid);
+        let chosen = match (up.len(), options.affinity) {
+            (0, _) if soon => return Choice::Wait,
+            (0, _) => {
+                let reason = down.map_or_else(|| "no endpoint is configured".to_owned(), |reason| reason.to_string());
+                return Choice::Down(reason);
+            }
+            (1, _) => 0,
+            (_, Some(key)) => highest(&up, key),
+            (count, None) => cheaper_of_two(&up, count, now),
+        };
+        let (backend, link) = up.swap_remove(chosen);
+        Choice::Go(Arc::clone(backend), link)
+    }
+}
+
+type Candidates<'a> = Vec<(&'a Arc<Backend>, Arc<Link>)>;
+
+fn keep_if_any(candidates: &mut Candidates<'_>, keep: impl Fn(&Backend) -> bool) {
+    if candidates.iter().any(|(backend, _)| keep(backend)) {
+        candidates.retain(|(backend, _)| keep(backend));
+    }
+}
+
+/// Rendezvous hashing: when an endpoint leaves, only its own keys move.
+fn highest(candidates: &Candidates<'_>, key: u64) -> usize {
+    let weight = |index: &usize| {
+        // Hashed by address, so that every process with the same list chooses the same; the hasher's keys are fixed.
+        let mut hasher = DefaultHasher::new();
+        (key, &candidates[*index].0.endpoint).hash(&mut hasher);
+        hasher.finish()
+    };
+    (0..candidates.len()).max_by_key(weight).unwrap_or_default()
+}
+
+/// Power of two choices: nearly as good as asking all of them, and clients do not all run to the same one.
+fn cheaper_of_two(candidates: &Candidates<'_>, count: usize, now: Instant) -> usize {
+    let first = fastrand::usize(..count);
+    let second = (first + 1 + fastrand::usize(..count - 1)) % count;
+    let cost = |index: usize| candidates[index].0.load.cost(now);
+    if cost(second) < cost(first) { second } else { first }
+}
+
+#[cfg(test)]
+mod tests;

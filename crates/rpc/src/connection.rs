@@ -1,0 +1,568 @@
+//! One connection: reads frames, runs their calls, writes the answers, all on one task.
+//!
+//! Why one task: a call that finishes at once is answered without waking anybody, and everything that one read brought
+//! leaves in one write. Reading, calls and writing are polled side by side, so none waits for another: a peer that
+//! sends without reading finds its own calls slowed down and nobody else's.
+//! Promises: when the peer leaves, the futures of its calls are dropped at once; every limit in `ServerLimits` that
+//! concerns a connection holds.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use wire::{Batch, FrameError, FrameLimits, MessageKind, Request, Sniffed};
+
+use crate::budget::{Charge, Taken, Wait};
+use crate::calls::{Answer, Calls, Finished, Running, panic_reply};
+use crate::inbound::{Arrived, Inbound, Need, copied, must_hold_head};
+use crate::server::Shared;
+use crate::{CallContext, Limit, Peer, Refusal, Service};
+
+/// With so many bytes waiting to be written, no further frames or finished calls are taken: a slow reader costs this
+/// much and the replies on top of it.
+const OUT_ENOUGH: usize = 1 << 20;
+
+/// One turn answers at most so much before it writes.
+const BATCH: usize = 256 << 10;
+
+/// A connection without anything in flight gives its buffers back after this time.
+const LET_GO: Duration = Duration::from_secs(1);
+
+/// So long, and for so many bytes, a closed connection is read on: closing with unread bytes would reset it, and the
+/// last answer would be lost on the way.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 64 << 20;
+
+/// How a connection ends.
+enum End {
+    /// The peer has left, or does not move: nothing more can be said.
+    Gone,
+    /// What waits is written, then the connection is closed.
+    Polite,
+}
+
+/// Whether a step did something.
+enum Step {
+    Moved,
+    Idle,
+    End(End),
+}
+
+struct Waiting {
+    need: Need,
+    grant: Wait,
+    until: Instant,
+}
+
+pub(crate) struct Connection<IO, S> {
+    io: IO,
+    peer: Arc<Peer>,
+    shared: Arc<Shared<S>>,
+    limits: FrameLimits,
+    inbound: Inbound,
+    calls: Calls,
+    out: Batch,
+    /// Where in the stream each charge's reply ends.
+    held: VecDeque<(u64, Charge)>,
+    queued: u64,
+    written: u64,
+    /// When `out` got its first byte, for the metric, and when a byte of it last left, for the limit.
+    out_since: Instant,
+    out_moved: Instant,
+    waiting: Option<Waiting>,
+    /// The budget granted nothing in time: frames are refused until it does.
+    starved: bool,
+    sniffed: bool,
+    draining: bool,
+    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When a byte last came or a call last ended.
+    active: Instant,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+}
+
+impl<IO, S> Connection<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Service,
+{
+    pub(crate) fn new(io: IO, peer: Arc<Peer>, shared: Arc<Shared<S>>) -> Self {
+        let now = Instant::now();
+        let limits = shared.limits.frame();
+        let timer_at = now + shared.limits.idle;
+        shared.observe.connection_opened();
+        Self {
+            io,
+            peer,
+            limits,
+            inbound: Inbound::new(limits),
+            calls: Calls::new(Arc::clone(&shared.observe)),
+            out: Batch::new(),
+            held: VecDeque::new(),
+            queued: 0,
+            written: 0,
+            out_since: now,
+            out_moved: now,
+            waiting: None,
+            starved: false,
+            sniffed: false,
+            draining: shared.drain.is_started(),
+            drain: Box::pin(shared.drain.started()),
+            active: now,
+            timer: Box::pin(tokio::time::sleep_until(timer_at)),
+            timer_at,
+            shared,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if let End::Polite = end {
+            // Their callers would not get the answers.
+            self.calls = Calls::new(Arc::clone(&self.shared.observe));
+            self.waiting = None;
+            // Past the time limit, or when the peer resets: it has been told what there was to tell.
+            let _ = tokio::time::timeout(LINGER, linger(&mut self.io, &mut self.out)).await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
+            self.draining = true;
+        }
+        loop {
+            let mut moved = self.finish_calls(cx);
+            for step in [Self::write, Self::read] {
+                match step(self, cx) {
+                    Step::Moved => moved = true,
+                    Step::Idle => {}
+                    Step::End(end) => return Poll::Ready(end),
+                }
+            }
+            if moved {
+                continue;
+            }
+            if self.draining && self.is_done() {
+                return Poll::Ready(End::Polite);
+            }
+            match self.check_time(cx) {
+                Step::Moved => {}
+                Step::Idle => return Poll::Pending,
+                Step::End(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.calls.len() == 0 && self.out.is_empty() && self.inbound.started().is_none()
+    }
+
+    // Answers
+
+    fn finish_calls(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.out.remaining() < OUT_ENOUGH
+            && let Poll::Ready(Some(finished)) = self.calls.poll_finished(cx)
+        {
+            moved = true;
+            self.settle(finished);
+        }
+        if moved {
+            self.active = Instant::now();
+        }
+        moved
+    }
+
+    fn settle(&mut self, finished: Finished) {
+        if finished.panicked {
+            self.tell_panic();
+        }
+        let Self { calls, out, held, queued, out_since, out_moved, .. } = self;
+        calls.settle(finished, |answer| queue(answer, out, held, queued, out_since, out_moved));
+    }
+
+    fn tell_panic(&self) {
+        self.shared.observe.handler_panicked();
+        tracing::error!(peer = %self.peer.address, "a handler panicked, its caller got an internal error");
+    }
+
+    fn send(&mut self, answer: Answer) {
+        let Self { out, held, queued, out_since, out_moved, .. } = self;
+        queue(answer, out, held, queued, out_since, out_moved);
+    }
+
+    fn send_bytes(&mut self, bytes: Vec<u8>) {
+        self.queued += bytes.len() as u64;
+        self.out.push_bytes(Bytes::from(bytes));
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.out.is_empty() {
+            return Step::Idle;
+        }
+        let written = match pin!(self.io.write_buf(&mut self.out)).poll(cx) {
+            Poll::Pending => return Step::Idle,
+            Poll::Ready(Err(_) | Ok(0)) => return Step::End(End::Gone),
+            Poll::Ready(Ok(written)) => written,
+        };
+        self.written += written as u64;
+        while self.held.front().is_some_and(|(end, _)| *end <= self.written) {
+            self.held.pop_front();
+        }
+        self.out_moved = Instant::now();
+        self.shared.observe.batch_written(written, self.out_moved - self.out_since);
+        self.out_since = self.out_moved;
+        Step::Moved
+    }
+
+    // Frames
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.out.remaining() >= OUT_ENOUGH {
+            return Step::Idle;
+        }
+        let mut now = self.active;
+        loop {
+            // Frames that are here already go first.
+            match self.take_frames(now, cx) {
+                Step::Idle => {}
+                step => return step,
+            }
+            if let Some(waiting) = &mut self.waiting {
+                let Poll::Ready(charge) = waiting.grant.as_mut().poll(cx) else { return Step::Idle };
+                self.inbound.grant(waiting.need, charge);
+                self.waiting = None;
+            }
+            if let Err(need) = self.inbound.prepare(self.starved) {
+                match self.shared.budget.try_take(need.bytes()) {
+                    Some(charge) => self.inbound.grant(need, charge),
+                    None => {
+                        let grant = self.shared.budget.take(need.bytes());
+                        let until = Instant::now() + self.shared.limits.frame_time;
+                        self.waiting = Some(Waiting { need, grant, until });
+                        continue;
+                    }
+                }
+            }
+            match self.inbound.poll_read(&mut self.io, cx) {
+                Poll::Pending => return Step::Idle,
+                // Also a peer that only closed its sending side: nobody is there to cancel or to ask on.
+                Poll::Ready(Err(_) | Ok(0)) => return Step::End(End::Gone),
+                Poll::Ready(Ok(_)) => {
+                    now = Instant::now();
+                    self.active = now;
+                    self.inbound.arrived(now);
+                }
+            }
+        }
+    }
+
+    /// Runs the calls whose frames are complete. `Moved`: there is something to write first.
+    fn take_frames(&mut self, now: Instant, cx: &mut Context<'_>) -> Step {
+        if !self.sniffed {
+            match self.sniff() {
+                Step::Idle => {}
+                step => return step,
+            }
+        }
+        let before = self.out.remaining();
+        loop {
+            if self.out.remaining() >= (before + BATCH).min(OUT_ENOUGH) {
+                return Step::Moved;
+            }
+            match self.inbound.take(now) {
+                Ok(Some(arrived)) => {
+                    if let Step::End(end) = self.start(arrived, now, cx) {
+                        return Step::End(end);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return self.close_on(error),
+            }
+        }
+        if self.starved
+            && let Step::End(end) = self.refuse_unfinished()
+        {
+            return Step::End(end);
+        }
+        if self.out.remaining() > before { Step::Moved } else { Step::Idle }
+    }
+
+    /// Looks at the first bytes of the connection.
+    fn sniff(&mut self) -> Step {
+        let received = self.inbound.unread();
+        let what = wire::sniff(received, self.limits.bytes());
+        match what {
+            Sniffed::NeedMore => return Step::Idle,
+            what if what.is_served() => {
+                self.sniffed = true;
+                return Step::Idle;
+            }
+            _ => {}
+        }
+        self.shared.observe.sniffed(what);
+        let Some(refusal) = what.refusal(received) else { return Step::End(End::Gone) };
+        if let Sniffed::TooLargeFrame(bytes) = what {
+            return self.close_on(FrameError::TooLarge { bytes: bytes as usize, limit: self.limits.bytes() });
+        }
+        if self.shared.notices.is_due(Some(self.peer.address.ip())) {
+            tracing::warn!(peer = %self.peer.address, what = refusal.log, "connection refused");
+        }
+        self.send_bytes(refusal.bytes);
+        Step::End(End::Polite)
+    }
+
+    fn close_on(&mut self, error: FrameError) -> Step {
+        if let FrameError::TooLarge { limit, .. } = error {
+            self.shared.observe.limit(Limit::FrameBytes);
+            if let Some(answer) = wire::too_large(self.inbound.unread(), limit) {
+                self.send_bytes(answer);
+            }
+        }
+        self.tell_closed(&error);
+        Step::End(End::Polite)
+    }
+
+    fn tell_closed(&self, error: &dyn std::fmt::Display) {
+        if self.shared.notices.is_due(Some(self.peer.address.ip())) {
+            tracing::warn!(peer = %self.peer.address, %error, "connection closed");
+        }
+    }
+
+    // Calls
+
+    fn start(&mut self, arrived: Arrived, now: Instant, cx: &mut Context<'_>) -> Step {
+        let Arrived { mut payload, mut charge, read } = arrived;
+        let shared = Arc::clone(&self.shared);
+        shared.observe.frame_read(payload.len(), read);
+        if self.starved
+            && let Some(granted) = shared.budget.try_take(payload.len())
+        {
+            self.starved = false;
+            payload = copied(&payload);
+            charge = granted;
+        }
+        let request = match Request::parse(payload.clone(), &shared.limits.decode()) {
+            Ok(request) => request,
+            Err(error) => {
+                self.tell_closed(&error);
+                return Step::End(End::Polite);
+            }
+        };
+        if let Some(why) = self.refusal() {
+            self.refuse(&request, why, charge);
+            return Step::Idle;
+        }
+        self.peer.protocol.get_or_init(|| request.protocol);
+
+        let context =
+            CallContext { peer: Arc::clone(&self.peer), received: now.into_std(), read, frame_bytes: payload.len() };
+        let (seqid, oneway) = (request.seqid, request.kind == MessageKind::Oneway);
+        shared.observe.call_started();
+        // Most calls of cheap methods are answered by the first poll and never become a task of their own.
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            let mut future = shared.service.call(request, context);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(reply) => Ok(reply),
+                Poll::Pending => Err(future),
+            }
+        }));
+        let reply = match first {
+            Ok(Err(future)) => {
+                self.calls.push(Running::new(future, payload, charge, seqid, oneway));
+                return Step::Idle;
+            }
+            Ok(Ok(reply)) => reply,
+            Err(_) => {
+                self.tell_panic();
+                panic_reply(&payload)
+            }
+        };
+        shared.observe.call_ended();
+        if !oneway && let Some(answer) = self.calls.pass(seqid, Answer { reply, charge }) {
+            self.send(answer);
+        }
+        Step::Idle
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        let limits = &self.shared.limits;
+        if self.draining {
+            Some(Refusal::Draining)
+        } else if self.starved {
+            Some(Refusal::BytesInFlight { limit: self.shared.budget.total() })
+        } else if self.calls.len() >= limits.calls_per_connection {
+            self.shared.observe.limit(Limit::CallsPerConnection);
+            Some(Refusal::CallsPerConnection { limit: limits.calls_per_connection })
+        } else {
+            None
+        }
+    }
+
+    fn refuse(&mut self, request: &Request, why: Refusal, charge: Charge) {
+        self.shared.observe.call_refused(why);
+        if request.kind == MessageKind::Oneway {
+            return;
+        }
+        let reply = catch_unwind(AssertUnwindSafe(|| self.shared.service.refuse(request, why))).unwrap_or_else(|_| {
+            self.tell_panic();
+            None
+        });
+        if let Some(answer) = self.calls.pass(request.seqid, Answer { reply, charge }) {
+            self.send(answer);
+        }
+    }
+
+    /// Refuses a frame of which only the beginning is here, and skips the rest.
+    fn refuse_unfinished(&mut self) -> Step {
+        let unread = self.inbound.unread();
+        let Ok(Some(claimed)) = wire::claimed(unread, &self.limits) else { return Step::Idle };
+        if let Some(charge) = self.shared.budget.try_take(claimed.max(1)) {
+            drop(charge);
+            self.starved = false;
+            return Step::Idle;
+        }
+        match Request::parse(Bytes::copy_from_slice(&unread[4..]), &self.shared.limits.decode()) {
+            Ok(request) => {
+                self.inbound.skip_frame();
+                let why = Refusal::BytesInFlight { limit: self.shared.budget.total() };
+                self.refuse(&request, why, Taken::own(0));
+                Step::Idle
+            }
+            Err(error) if must_hold_head(unread) => {
+                self.tell_closed(&error);
+                Step::End(End::Polite)
+            }
+            Err(_) => Step::Idle,
+        }
+    }
+
+    // Time
+
+    /// The next moment at which something may be over.
+    fn due(&self) -> Instant {
+        let limits = &self.shared.limits;
+        let mut due = self.active + limits.idle;
+        if let Some(waiting) = &self.waiting {
+            due = due.min(waiting.until);
+        } else if let Some(started) = self.inbound.started() {
+            due = due.min(started + limits.frame_time);
+        } else if self.inbound.is_holding() && self.calls.len() == 0 {
+            due = due.min(self.active + LET_GO);
+        }
+        if !self.out.is_empty() {
+            due = due.min(self.out_moved + limits.write_stall);
+        }
+        due
+    }
+
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Step {
+        let due = self.due();
+        // A timer that is set too early only wakes once too often; moving it at every call would cost more.
+        if due < self.timer_at {
+            self.set_timer(due);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Step::Idle;
+        }
+        let now = Instant::now();
+        if now >= due
+            && let Some(end) = self.expire(now)
+        {
+            return Step::End(end);
+        }
+        // Always ahead of now: a timer in the past would never let this task rest.
+        let next = self.due().max(now + Duration::from_millis(1));
+        self.set_timer(next);
+        Step::Moved
+    }
+
+    fn set_timer(&mut self, at: Instant) {
+        self.timer.as_mut().reset(at);
+        self.timer_at = at;
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<End> {
+        let limits = self.shared.limits;
+        let hit = |limit| {
+            self.shared.observe.limit(limit);
+            tracing::debug!(peer = %self.peer.address, limit = limit.name(), "limit hit");
+        };
+        if !self.out.is_empty() && now >= self.out_moved + limits.write_stall {
+            hit(Limit::WriteStall);
+            return Some(End::Gone);
+        }
+        if let Some(waiting) = &self.waiting {
+            if now >= waiting.until {
+                hit(Limit::BytesInFlight);
+                self.waiting = None;
+                self.starved = true;
+            }
+            return None;
+        }
+        if self.out.remaining() >= OUT_ENOUGH {
+            // Frames lie in the socket because this side does not take them; that is no fault of their sender's.
+            return None;
+        }
+        if let Some(started) = self.inbound.started() {
+            if now >= started + limits.frame_time {
+                hit(Limit::FrameTime);
+                return Some(End::Gone);
+            }
+            return None;
+        }
+        if self.calls.len() > 0 || !self.out.is_empty() {
+            return None;
+        }
+        if now >= self.active + limits.idle {
+            hit(Limit::Idle);
+            return Some(End::Polite);
+        }
+        self.inbound.let_go();
+        None
+    }
+}
+
+impl<IO, S> Drop for Connection<IO, S> {
+    fn drop(&mut self) {
+        self.shared.observe.connection_closed();
+    }
+}
+
+/// Puts an answer behind those that wait to be written.
+fn queue(
+    answer: Answer,
+    out: &mut Batch,
+    held: &mut VecDeque<(u64, Charge)>,
+    queued: &mut u64,
+    out_since: &mut Instant,
+    out_moved: &mut Instant,
+) {
+    let Some(reply) = answer.reply else { return };
+    if out.is_empty() {
+        let now = Instant::now();
+        (*out_since, *out_moved) = (now, now);
+    }
+    *queued += reply.len() as u64;
+    out.push(reply);
+    match held.back_mut() {
+        // Frames of one chunk share their charge: one entry for the whole run of them.
+        Some((end, charge)) if Arc::ptr_eq(charge, &answer.charge) => *end = *queued,
+        _ => held.push_back((*queued, answer.charge)),
+    }
+}
+
+/// Writes what waits, says goodbye, and reads on until the peer has taken notice.
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO, out: &mut Batch) -> std::io::Result<()> {
+    io.write_all_buf(out).await?;
+    io.shutdown().await?;
+    tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await?;
+    Ok(())
+}

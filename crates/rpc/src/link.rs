@@ -1,0 +1,325 @@
+//! One connection of a channel: many calls at once.
+//!
+//! Promises: each answer goes to the call with its number; a call that is given up leaves nothing behind but a cancel
+//! message, when there is one to send; when the connection is lost, every call learns whether it may have started.
+//! Frames are written whole and in one place, so that giving up a call never cuts a frame in two.
+//! Not here: connecting (`endpoint`), choosing among connections (`channel`).
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use units::CallId;
+use wire::{Batch, Frame, FrameLimits, Response};
+
+use crate::CancelCall;
+
+/// A server that takes nothing for so long is given up.
+const WRITE_STALL: Duration = Duration::from_secs(20);
+
+/// Pieces handed to one system call.
+const SLICES: usize = 64;
+
+/// The connection is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    pub(crate) reason: Arc<str>,
+    /// Whether the call had been given to the kernel.
+    pub(crate) sent: bool,
+}
+
+/// Why a call cannot use this connection.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    Full,
+    Gone(Arc<str>),
+}
+
+struct Waiter {
+    reply: oneshot::Sender<Result<Bytes, Gone>>,
+    sent: bool,
+}
+
+#[derive(Default)]
+struct Waiters {
+    by_number: HashMap<i32, Waiter>,
+    last: i32,
+    gone: Option<Arc<str>>,
+}
+
+struct Queued {
+    /// None: nobody waits for an answer, so it is written in any case.
+    number: Option<i32>,
+    frame: Frame,
+}
+
+pub(crate) struct Link {
+    write: OwnedWriteHalf,
+    waiters: Mutex<Waiters>,
+    queue: Mutex<Vec<Queued>>,
+    /// What is being written; held by whoever writes, never across an await.
+    batch: Mutex<Batch>,
+    has_work: Notify,
+    closed: CancellationToken,
+    calls_limit: usize,
+}
+
+/// A call's place on a link. Dropping it gives the call up.
+pub(crate) struct Entry {
+    link: Arc<Link>,
+    number: i32,
+    reply: oneshot::Receiver<Result<Bytes, Gone>>,
+    /// Sent when the call is given up after it was written.
+    cancel: Option<(CancelCall, CallId)>,
+    over: bool,
+}
+
+impl Link {
+    /// Starts the reading and the writing task of a connection.
+    pub(crate) fn open(stream: TcpStream, frames: FrameLimits, calls_limit: usize) -> Arc<Self> {
+        let (read, write) = stream.into_split();
+        let link = Arc::new(Self {
+            write,
+            waiters: Mutex::default(),
+            queue: Mutex::default(),
+            batch: Mutex::default(),
+            has_work: Notify::new(),
+            closed: CancellationToken::new(),
+            calls_limit,
+        });
+        tokio::spawn(Arc::clone(&link).read(read, frames));
+        tokio::spawn(Arc::clone(&link).write());
+        link
+    }
+
+    /// Resolves when the connection is gone.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.waiters.lock().by_number.len()
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Takes a number for a call.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Denied> {
+        let (sender, reply) = oneshot::channel();
+        let mut waiters = self.waiters.lock();
+        if let Some(reason) = &waiters.gone {
+            return Err(Denied::Gone(Arc::clone(reason)));
+        }
+        if waiters.by_number.len() >= self.calls_limit {
+            return Err(Denied::Full);
+        }
+        let number = waiters.next_number();
+        waiters.by_number.insert(number, Waiter { reply: sender, sent: false });
+        Ok(Entry { link: Arc::clone(self), number, reply, cancel: None, over: false })
+    }
+
+    /// Sends a message that nobody answers.
+    pub(crate) fn send_oneway(&self, frame: Frame) {
+        self.queue.lock().push(Queued { number: None, frame });
+        self.has_work.notify_one();
+    }
+
+    fn send(&self, number: i32, frame: Frame) {
+        self.queue.lock().push(Queued { number: Some(number), frame });
+        // Alone on the connection, a call saves the way over the writing task. With company it does not, because that
+        // task makes one system call for all of them.
+        if self.in_flight() == 1
+            && let Some(mut batch) = self.batch.try_lock()
+            && let Ok(true) = self.flush(&mut batch)
+        {
+            return;
+        }
+        self.has_work.notify_one();
+    }
+
+    /// Writes what is queued. `false`: the kernel takes no more at the moment.
+    fn flush(&self, batch: &mut Batch) -> io::Result<bool> {
+        loop {
+            self.collect(batch);
+            if batch.is_empty() {
+                return Ok(true);
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = batch.chunks_vectored(&mut slices);
+            match self.write.try_write_vectored(&slices[..filled]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => batch.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Moves queued frames into the batch, but those whose callers have gone.
+    fn collect(&self, batch: &mut Batch) {
+        let queued = std::mem::take(&mut *self.queue.lock());
+        if queued.is_empty() {
+            return;
+        }
+        let mut waiters = self.waiters.lock();
+        for Queued { number, frame } in queued {
+            match number.map(|number| waiters.by_number.get_mut(&number)) {
+                None => batch.push(frame),
+                Some(None) => {}
+                Some(Some(waiter)) => {
+                    waiter.sent = true;
+                    batch.push(frame);
+                }
+            }
+        }
+    }
+
+    async fn write(self: Arc<Self>) {
+        let written = tokio::select! {
+            () = self.closed.cancelled() => return,
+            error = self.write_on() => error,
+        };
+        self.close(&written);
+    }
+
+    async fn write_on(&self) -> String {
+        loop {
+            self.has_work.notified().await;
+            loop {
+                let flushed = self.flush(&mut self.batch.lock());
+                match flushed {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => return error.to_string(),
+                }
+                match tokio::time::timeout(WRITE_STALL, self.write.writable()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.to_string(),
+                    Err(_) => return format!("it took no byte for {} s", WRITE_STALL.as_secs()),
+                }
+            }
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut read: OwnedReadHalf, limits: FrameLimits) {
+        let ended = tokio::select! {
+            () = self.closed.cancelled() => return,
+            error = self.read_on(&mut read, limits) => error,
+        };
+        self.close(&ended);
+    }
+
+    async fn read_on(&self, read: &mut OwnedReadHalf, limits: FrameLimits) -> String {
+        let mut buffer = BytesMut::new();
+        loop {
+            wire::reserve(&mut buffer);
+            match read.read_buf(&mut buffer).await {
+                Ok(0) => return "closed by the server".to_owned(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+            loop {
+                let frame = match wire::split_frame(&mut buffer, &limits) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => return error.to_string(),
+                };
+                match Response::peek(&frame) {
+                    Ok(head) => self.answer(head.seqid, frame),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        }
+    }
+
+    fn answer(&self, number: i32, frame: Bytes) {
+        let waiter = self.waiters.lock().by_number.remove(&number);
+        // None: its caller has given up.
+        if let Some(waiter) = waiter {
+            let _ = waiter.reply.send(Ok(frame));
+        }
+    }
+
+    /// Ends the connection and tells every call.
+    pub(crate) fn close(&self, reason: &str) {
+        let reason: Arc<str> = Arc::from(reason);
+        let lost = {
+            let mut waiters = self.waiters.lock();
+            waiters.gone.get_or_insert_with(|| Arc::clone(&reason));
+            std::mem::take(&mut waiters.by_number)
+        };
+        for waiter in lost.into_values() {
+            let _ = waiter.reply.send(Err(Gone { reason: Arc::clone(&reason), sent: waiter.sent }));
+        }
+        self.queue.lock().clear();
+        self.closed.cancel();
+    }
+}
+
+impl Waiters {
+    /// The next number that no call in flight has. Positive, since some servers print it; 0 is what clients without
+    /// numbers send.
+    fn next_number(&mut self) -> i32 {
+        loop {
+            self.last = self.last.checked_add(1).unwrap_or(1);
+            if !self.by_number.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Queues the call's frame. `cancel` makes what goes out if the call is given up afterwards.
+    pub(crate) fn send(&mut self, frame: Frame, cancel: Option<(CancelCall, CallId)>) {
+        self.cancel = cancel;
+        self.link.send(self.number, frame);
+    }
+
+    /// The answer. May be polled again when given up half-way.
+    pub(crate) async fn reply(&mut self) -> Result<Bytes, Gone> {
+        let reply = (&mut self.reply).await;
+        self.over = true;
+        reply.unwrap_or_else(|_| Err(Gone { reason: Arc::from("connection dropped"), sent: true }))
+    }
+
+    /// Gives the call up; whether it had been written.
+    pub(crate) fn give_up(mut self) -> bool {
+        self.forget()
+    }
+
+    fn forget(&mut self) -> bool {
+        if std::mem::replace(&mut self.over, true) {
+            return false;
+        }
+        let waiter = self.link.waiters.lock().by_number.remove(&self.number);
+        let sent = waiter.is_some_and(|waiter| waiter.sent);
+        if sent
+            && let Some((cancel, id)) = self.cancel.take()
+            && let Some(frame) = cancel(id)
+        {
+            self.link.send_oneway(frame);
+        }
+        sent
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}

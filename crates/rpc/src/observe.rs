@@ -1,0 +1,173 @@
+//! What a server tells whoever counts.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use wire::Sniffed;
+
+use crate::Refusal;
+
+/// A limit that made the server refuse or close something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Open connections.
+    Connections,
+    /// Calls in flight on one connection.
+    CallsPerConnection,
+    /// Bytes of one frame.
+    FrameBytes,
+    /// Bytes in flight in the process.
+    BytesInFlight,
+    /// Time to finish a started frame.
+    FrameTime,
+    /// Time without any call.
+    Idle,
+    /// Time without taking a waiting byte.
+    WriteStall,
+}
+
+impl Limit {
+    /// Every limit.
+    pub const ALL: [Self; 7] = [
+        Self::Connections,
+        Self::CallsPerConnection,
+        Self::FrameBytes,
+        Self::BytesInFlight,
+        Self::FrameTime,
+        Self::Idle,
+        Self::WriteStall,
+    ];
+
+    /// The name for a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::CallsPerConnection => "calls_per_connection",
+            Self::FrameBytes => "frame_bytes",
+            Self::BytesInFlight => "bytes_in_flight",
+            Self::FrameTime => "frame_time",
+            Self::Idle => "idle",
+            Self::WriteStall => "write_stall",
+        }
+    }
+}
+
+/// Hears of everything worth a metric. Called on connection tasks: implementations must be quick and must not block.
+#[expect(unused_variables, reason = "the names tell what is passed")]
+pub trait Observe: Send + Sync + 'static {
+    /// A connection was accepted.
+    fn connection_opened(&self) {}
+    /// An accepted connection has ended.
+    fn connection_closed(&self) {}
+    /// `accept` failed, such as for want of file descriptors.
+    fn accept_failed(&self) {}
+    /// A limit made the server refuse a call or close a connection.
+    fn limit(&self, limit: Limit) {}
+    /// A connection brought something that is not served here; it was answered where possible, and closed.
+    fn sniffed(&self, what: Sniffed) {}
+    /// A frame of `bytes` payload bytes is complete; `took` is from its first byte to its last.
+    fn frame_read(&self, bytes: usize, took: Duration) {}
+    /// A call was handed to the service.
+    fn call_started(&self) {}
+    /// A call was answered, or dropped because its caller left.
+    fn call_ended(&self) {}
+    /// A call was refused without reaching the service's `call`.
+    fn call_refused(&self, why: Refusal) {}
+    /// A handler panicked; its caller got an internal error.
+    fn handler_panicked(&self) {}
+    /// So many bytes of frames are in flight now.
+    fn bytes_in_flight(&self, used: usize) {}
+    /// A batch of `bytes` has been handed to the kernel; `took` is since its first reply was ready.
+    fn batch_written(&self, bytes: usize, took: Duration) {}
+}
+
+/// Counts everything and remembers sums: enough for tests and for a status line.
+#[derive(Debug, Default)]
+pub struct ServerStats {
+    /// Connections open now.
+    pub connections: AtomicUsize,
+    /// Connections accepted since start.
+    pub connections_total: AtomicU64,
+    /// Failed calls of `accept`.
+    pub accept_failures: AtomicU64,
+    /// Calls in flight now.
+    pub calls: AtomicUsize,
+    /// Calls handed to the service since start.
+    pub calls_total: AtomicU64,
+    /// Calls refused since start.
+    pub refused_total: AtomicU64,
+    /// Handlers that panicked.
+    pub panics_total: AtomicU64,
+    /// Bytes of frames in flight now.
+    pub bytes_in_flight: AtomicUsize,
+    /// Complete frames since start.
+    pub frames_total: AtomicU64,
+    /// Payload bytes of those frames.
+    pub bytes_in_total: AtomicU64,
+    /// Bytes written since start.
+    pub bytes_out_total: AtomicU64,
+    /// Connections that brought something else than framed Thrift.
+    pub sniffed_total: AtomicU64,
+    limits: [AtomicU64; Limit::ALL.len()],
+}
+
+impl ServerStats {
+    /// How often `limit` was hit.
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        self.limits[limit as usize].load(Relaxed)
+    }
+}
+
+impl Observe for ServerStats {
+    fn connection_opened(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        self.connections_total.fetch_add(1, Relaxed);
+    }
+
+    fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    fn accept_failed(&self) {
+        self.accept_failures.fetch_add(1, Relaxed);
+    }
+
+    fn limit(&self, limit: Limit) {
+        self.limits[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    fn sniffed(&self, _what: Sniffed) {
+        self.sniffed_total.fetch_add(1, Relaxed);
+    }
+
+    fn frame_read(&self, bytes: usize, _took: Duration) {
+        self.frames_total.fetch_add(1, Relaxed);
+        self.bytes_in_total.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn call_started(&self) {
+        self.calls.fetch_add(1, Relaxed);
+        self.calls_total.fetch_add(1, Relaxed);
+    }
+
+    fn call_ended(&self) {
+        self.calls.fetch_sub(1, Relaxed);
+    }
+
+    fn call_refused(&self, _why: Refusal) {
+        self.refused_total.fetch_add(1, Relaxed);
+    }
+
+    fn handler_panicked(&self) {
+        self.panics_total.fetch_add(1, Relaxed);
+    }
+
+    fn bytes_in_flight(&self, used: usize) {
+        self.bytes_in_flight.store(used, Relaxed);
+    }
+
+    fn batch_written(&self, bytes: usize, _took: Duration) {
+        self.bytes_out_total.fetch_add(bytes as u64, Relaxed);
+    }
+}

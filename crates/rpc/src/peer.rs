@@ -1,0 +1,49 @@
+//! Who is at the other end of a connection, and what is known of a call besides its bytes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use units::CallerId;
+use wire::Protocol;
+
+/// The other end of one connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Number of the connection, unique in this process: tells two connections from one address apart.
+    pub connection: u64,
+    pub(crate) protocol: OnceLock<Protocol>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, connection: u64) -> Self {
+        Self { address, connection, protocol: OnceLock::new() }
+    }
+
+    /// The protocol of its first message; later ones may differ, a reply always uses its request's.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol.get().copied()
+    }
+
+    /// Who is calling. Nobody is verified as long as listeners have no TLS: the address stands for the caller.
+    #[must_use]
+    pub fn caller(&self) -> CallerId {
+        CallerId::anonymous(self.address.ip())
+    }
+}
+
+/// What came with a call besides its bytes.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// The other end of the connection.
+    pub peer: Arc<Peer>,
+    /// When the frame was complete: deadlines count from here.
+    pub received: Instant,
+    /// From the frame's first byte to its last.
+    pub read: Duration,
+    /// Payload bytes of the frame.
+    pub frame_bytes: usize,
+}

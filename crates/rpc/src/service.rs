@@ -1,0 +1,55 @@
+//! What a server serves.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use wire::{Reply, Request};
+
+use crate::CallContext;
+
+/// The future of one call. `None`: nothing is to be answered, as for oneway methods.
+pub type CallFuture = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
+
+/// Why a call does not reach [`Service::call`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The server is about to stop.
+    Draining,
+    /// This connection has as many calls in flight as it may.
+    CallsPerConnection {
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The process has as many bytes of frames in flight as it may.
+    BytesInFlight {
+        /// The limit in force.
+        limit: usize,
+    },
+}
+
+impl Refusal {
+    /// The name for a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::CallsPerConnection { .. } => "calls_per_connection",
+            Self::BytesInFlight { .. } => "bytes_in_flight",
+        }
+    }
+}
+
+/// The methods behind a listener.
+pub trait Service: Send + Sync + 'static {
+    /// Starts a call. The future is polled on its connection's task, at once and for the first time before the next
+    /// frame is looked at: it must never block, and CPU work over a millisecond belongs elsewhere.
+    ///
+    /// Dropping the future is cancellation: it happens when the peer closes its connection, or only its sending side.
+    /// That holds for oneway calls as well; work that is to outlive its caller is spawned. A panic is caught and
+    /// answered with an internal error. Replies to oneway calls are not sent.
+    fn call(&self, request: Request, call: CallContext) -> CallFuture;
+
+    /// Answers a call that may not start, at once. The arguments of a request refused for `BytesInFlight` may be cut
+    /// off, so they are not to be decoded. While `Draining`, a service may still answer for itself here (health).
+    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply>;
+}
