@@ -38,7 +38,7 @@ mod tensor;
 pub use blueprint::{Blueprint, LoadError, SessionOptions};
 pub use device::{Chosen, CudaMissing, Device, DeviceError, DeviceWish};
 pub use dtype::{DType, DTypeError};
-pub use library::{LibraryChoice, LibraryError, Runtime, VERSION, cache_folder};
+pub use library::{LibraryChoice, LibraryError, Runtime, VERSION, cache_folder, preload_cuda_libraries};
 pub use session::{ModelMetadata, RowsOut, RunError, Session};
 pub use spec::{Dim, TensorSpec};
 pub use stop::Stop;

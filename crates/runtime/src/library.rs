@@ -162,41 +162,42 @@ impl Runtime {
         &self.environment
     }
 
-    /// Loads NVIDIA's libraries from `cuda-libs` beside the library, where `scripts/onnxruntime cuda --with-cuda-libs` puts
-    /// them. Where that folder is absent the system's loader finds them, or the session's error names the missing one.
     pub(crate) fn preload_cuda_libraries(&self) {
-        self.cuda_libraries.call_once(|| {
-            let Some(folder) = self.path.parent().map(|folder| folder.join("cuda-libs")) else { return };
-            // Each one needs only those before it. cuDNN opens its parts by name later, and finds them loaded.
-            const ORDER: [&str; 15] = [
-                "libcudart.so.",
-                "libnvrtc-builtins.so.",
-                "libnvrtc.so.",
-                "libcublasLt.so.",
-                "libcublas.so.",
-                "libcurand.so.",
-                "libcufft.so.",
-                "libcudnn_graph.so.",
-                "libcudnn_engines_precompiled.so.",
-                "libcudnn_engines_runtime_compiled.so.",
-                "libcudnn_heuristic.so.",
-                "libcudnn_ops.so.",
-                "libcudnn_cnn.so.",
-                "libcudnn_adv.so.",
-                "libcudnn.so.",
-            ];
-            let names: Vec<PathBuf> =
-                fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-            for prefix in ORDER {
-                let is_it =
-                    |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
-                if let Some(path) = names.iter().find(is_it)
-                    && let Err(error) = ort::util::preload_dylib(path.as_os_str())
-                {
-                    tracing::warn!(path = %path.display(), %error, "a CUDA library could not be loaded");
-                }
-            }
-        });
+        self.cuda_libraries.call_once(|| preload_cuda_libraries(&self.path));
+    }
+}
+
+/// Loads NVIDIA's libraries from `cuda-libs` beside the ONNX Runtime `library`, where `scripts/onnxruntime cuda
+/// --with-cuda-libs` puts them. Where that folder is absent the system's loader finds them, or the session's error names the
+/// missing one. Sessions do this by themselves; it is for programs that use the library without a [`Runtime`].
+pub fn preload_cuda_libraries(library: &Path) {
+    // Each one needs only those before it. cuDNN opens its parts by name later, and finds them loaded.
+    const ORDER: [&str; 15] = [
+        "libcudart.so.",
+        "libnvrtc-builtins.so.",
+        "libnvrtc.so.",
+        "libcublasLt.so.",
+        "libcublas.so.",
+        "libcurand.so.",
+        "libcufft.so.",
+        "libcudnn_graph.so.",
+        "libcudnn_engines_precompiled.so.",
+        "libcudnn_engines_runtime_compiled.so.",
+        "libcudnn_heuristic.so.",
+        "libcudnn_ops.so.",
+        "libcudnn_cnn.so.",
+        "libcudnn_adv.so.",
+        "libcudnn.so.",
+    ];
+    let Some(folder) = library.parent().map(|folder| folder.join("cuda-libs")) else { return };
+    let files: Vec<PathBuf> = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    for prefix in ORDER {
+        let is_it = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+        if let Some(path) = files.iter().find(is_it)
+            && let Err(error) = ort::util::preload_dylib(path.as_os_str())
+        {
+            tracing::warn!(path = %path.display(), %error, "a CUDA library could not be loaded");
+        }
     }
 }
 
