@@ -313,3 +313,45 @@ fn port(name: &str, ty: &ValueType, declared: bool, optional: bool) -> Option<Po
     let spec = TensorSpec { name: name.to_owned(), dtype, shape, optional };
     Some(Port { spec, name: CString::new(name).ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::{LibraryChoice, VERSION, cache_folder};
+
+    fn model(name: &str) -> Blueprint {
+        let folder = cache_folder().expect("HOME is set").join(format!("onnxruntime/{VERSION}-cpu"));
+        let runtime = Runtime::load(&LibraryChoice::At(folder)).unwrap_or_else(|error| panic!("{error}"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+        Blueprint::open(runtime, path).expect("there")
+    }
+
+    fn cpu() -> SessionOptions {
+        SessionOptions { wish: DeviceWish::Cpu, ..SessionOptions::default() }
+    }
+
+    #[test]
+    fn sessions_with_the_same_options_hold_the_weights_once() {
+        let model = model("batch_free.onnx");
+        let (first, second) = (model.session(&cpu()).expect("loads"), model.session(&cpu()).expect("loads"));
+        assert!(Arc::ptr_eq(first.loaded(), second.loaded()));
+        let other = model.session(&SessionOptions { intra_threads: 2, ..cpu() }).expect("loads");
+        assert!(!Arc::ptr_eq(first.loaded(), other.loaded()), "other options are another graph");
+    }
+
+    #[test]
+    fn the_weights_go_with_the_last_session() {
+        let model = model("batch_free.onnx");
+        let session = model.session(&cpu()).expect("loads");
+        let held = Arc::downgrade(session.loaded());
+        drop(session);
+        assert!(held.upgrade().is_none());
+    }
+
+    #[test]
+    fn an_unknown_provider_option_is_not_taken_for_a_missing_device() {
+        let model = model("batch_free.onnx");
+        let message = ort::Error::new("Unknown provider option: \"bogus\"");
+        assert_eq!(model.error(&message), LoadError::Option("Unknown provider option: \"bogus\"".to_owned()));
+    }
+}

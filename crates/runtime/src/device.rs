@@ -39,6 +39,9 @@ pub enum CudaMissing {
     /// The ONNX Runtime library has no CUDA in it.
     #[error("this ONNX Runtime library was built without CUDA: run `scripts/onnxruntime cuda`")]
     NotInLibrary,
+    /// A part of ONNX Runtime's own CUDA build is not beside the library.
+    #[error("{0} is not beside the ONNX Runtime library: run `scripts/onnxruntime cuda`")]
+    Provider(String),
     /// A shared library that the CUDA provider needs is not found.
     #[error("{0} is not found: run `scripts/onnxruntime cuda --with-cuda-libs` or put it on LD_LIBRARY_PATH")]
     SharedLibrary(String),
@@ -114,9 +117,11 @@ impl CudaMissing {
                 return Some(Self::Other(crate::message::plain(reason)));
             };
             let library = library.trim();
+            let library = library.rsplit('/').next().unwrap_or(library);
             return Some(match library {
                 "libcuda.so.1" => Self::Driver,
-                _ => Self::SharedLibrary(library.rsplit('/').next().unwrap_or(library).to_owned()),
+                _ if library.starts_with("libonnxruntime") => Self::Provider(library.to_owned()),
+                _ => Self::SharedLibrary(library.to_owned()),
             });
         }
         let (_, failure) = message.split_once("CUDA failure ")?;
@@ -160,6 +165,11 @@ mod tests {
                 "Failed to load library /opt/l/libonnxruntime_providers_cuda.so with error: libcuda.so.1: cannot open \
                  shared object file: No such file or directory",
                 CudaMissing::Driver,
+            ),
+            (
+                "Failed to load library /opt/l/libonnxruntime_providers_shared.so with error: \
+                 /opt/l/libonnxruntime_providers_shared.so: cannot open shared object file: No such file or directory",
+                CudaMissing::Provider("libonnxruntime_providers_shared.so".to_owned()),
             ),
             (
                 "Failed to parse provider option \"device_id\": CUDA failure 100: no CUDA-capable device is detected ; \

@@ -123,6 +123,11 @@ impl Session {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn loaded(&self) -> &Arc<Loaded> {
+        &self.loaded
+    }
+
     /// The model's inputs in its order; those that may be left out come last.
     #[must_use]
     pub fn inputs(&self) -> &[TensorSpec] {
