@@ -25,7 +25,7 @@ use crate::dtype::DType;
 use crate::library::Runtime;
 use crate::message;
 use crate::raw::{self, Outlets};
-use crate::session::{ModelMetadata, Session};
+use crate::session::{Limits, ModelMetadata, Session};
 use crate::spec::{Dim, TensorSpec};
 
 /// How a session is made.
@@ -44,6 +44,9 @@ pub struct SessionOptions {
     /// Plans memory once for each shape of inputs. Saves a little where few shapes ever come; the plans of all shapes that
     /// ever came are kept, so it is off by default.
     pub memory_pattern: bool,
+    /// Most bytes that the outputs of one [`Session::run`] may have together; 256 MiB by default. What a request makes the
+    /// model compute in between is limited by [`Runtime::load_within`].
+    pub max_output_bytes: u64,
 }
 
 impl Default for SessionOptions {
@@ -54,6 +57,7 @@ impl Default for SessionOptions {
             provider_options: BTreeMap::new(),
             gpu_memory_limit: None,
             memory_pattern: false,
+            max_output_bytes: 256 << 20,
         }
     }
 }
@@ -153,18 +157,19 @@ impl Blueprint {
             && made_with == options
             && let Some(loaded) = loaded.upgrade()
         {
-            return self.worker(loaded);
+            return self.worker(loaded, options);
         }
         let loaded = Arc::new(self.load(options)?);
         if loaded.chosen.device == Device::Cpu {
             *shared = Some((options.clone(), Arc::downgrade(&loaded)));
         }
         drop(shared);
-        self.worker(loaded)
+        self.worker(loaded, options)
     }
 
-    fn worker(&self, loaded: Arc<Loaded>) -> Result<Session, LoadError> {
-        Session::new(loaded, self.runtime.memory_limit()).map_err(|error| self.error(&error))
+    fn worker(&self, loaded: Arc<Loaded>, options: &SessionOptions) -> Result<Session, LoadError> {
+        let limits = Limits { memory: self.runtime.memory_limit(), output: options.max_output_bytes };
+        Session::new(loaded, limits).map_err(|error| self.error(&error))
     }
 
     fn load(&self, options: &SessionOptions) -> Result<Loaded, LoadError> {

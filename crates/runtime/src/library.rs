@@ -172,7 +172,7 @@ impl Runtime {
 /// missing one. Sessions do this by themselves; it is for programs that use the library without a [`Runtime`].
 pub fn preload_cuda_libraries(library: &Path) {
     // Each one needs only those before it. cuDNN opens its parts by name later, and finds them loaded.
-    const ORDER: [&str; 15] = [
+    const ORDER: [&str; 17] = [
         "libcudart.so.",
         "libnvrtc-builtins.so.",
         "libnvrtc.so.",
@@ -183,10 +183,12 @@ pub fn preload_cuda_libraries(library: &Path) {
         "libcudnn_graph.so.",
         "libcudnn_engines_precompiled.so.",
         "libcudnn_engines_runtime_compiled.so.",
+        "libcudnn_engines_tensor_ir.so.",
         "libcudnn_heuristic.so.",
         "libcudnn_ops.so.",
         "libcudnn_cnn.so.",
         "libcudnn_adv.so.",
+        "libcudnn_ext.so.",
         "libcudnn.so.",
     ];
     let Some(folder) = library.parent().map(|folder| folder.join("cuda-libs")) else { return };
@@ -247,6 +249,10 @@ fn start(path: &Path, memory_limit: u64) -> Result<Runtime, LibraryError> {
     let not_started = |error: ort::Error| LibraryError::NotStarted { path: path.to_owned(), reason: error.to_string() };
     let logger = std::sync::Arc::new(|level: LogLevel, _: &str, _: &str, place: &str, message: &str| match level {
         LogLevel::Fatal => tracing::error!(target: "onnxruntime", place, "{message}"),
+        // A node that fails logs an error besides returning it. Callers can make nodes fail, they must not fill the log.
+        LogLevel::Error if place.contains("ExecuteKernel") => {
+            tracing::debug!(target: "onnxruntime", place, "{message}")
+        }
         LogLevel::Error | LogLevel::Warning => tracing::warn!(target: "onnxruntime", place, "{message}"),
         LogLevel::Info | LogLevel::Verbose => tracing::trace!(target: "onnxruntime", place, "{message}"),
     });

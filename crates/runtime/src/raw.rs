@@ -173,6 +173,21 @@ impl<'a> Value<'a> {
         Ok(slices.map(|slice| String::from_utf8_lossy(slice).into_owned()).collect())
     }
 
+    /// Bytes that a copy of the elements takes; for strings also those of the list itself.
+    pub(crate) fn byte_len(&self) -> ort::Result<usize> {
+        let (dtype, shape) = self.type_and_shape()?;
+        let mut size = 0_usize;
+        if dtype == Some(DType::String) {
+            // SAFETY: the value lives and holds strings.
+            ortsys![unsafe GetStringTensorDataLength(self.ptr, &mut size)?];
+            let count = crate::spec::elements(shape).map_err(ort::Error::new)?;
+            return Ok(size.saturating_add(count.saturating_mul(size_of::<String>())));
+        }
+        // SAFETY: the value lives; other kinds are refused by the library.
+        ortsys![unsafe GetTensorSizeInBytes(self.ptr, &mut size)?];
+        Ok(size)
+    }
+
     /// Copies a tensor out.
     pub(crate) fn to_tensor(&self) -> ort::Result<Tensor> {
         let (dtype, shape) = self.type_and_shape()?;

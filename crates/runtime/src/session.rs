@@ -45,6 +45,14 @@ pub enum RunError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The outputs are bigger than an answer may be ([`crate::SessionOptions::max_output_bytes`]).
+    #[error("the outputs have {bytes} bytes, the limit is {limit} bytes")]
+    OutputTooLarge {
+        /// Bytes of the wanted outputs.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A node of the model refused the values, as an index out of its table: most likely the caller's fault.
     #[error("the model refused the input: {0}")]
     Refused(String),
@@ -97,13 +105,22 @@ pub struct Session {
     plain: Arc<RunOptions>,
     shrinking: Arc<RunOptions>,
     runs: u32,
-    memory_limit: u64,
+    limits: Limits,
     input_specs: Vec<TensorSpec>,
     output_specs: Vec<TensorSpec>,
 }
 
+/// Most bytes that a run may use and give.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// CPU memory for all models together.
+    pub(crate) memory: u64,
+    /// The outputs of one run.
+    pub(crate) output: u64,
+}
+
 impl Session {
-    pub(crate) fn new(loaded: Arc<Loaded>, memory_limit: u64) -> ort::Result<Self> {
+    pub(crate) fn new(loaded: Arc<Loaded>, limits: Limits) -> ort::Result<Self> {
         let mut shrinking = RunOptions::new()?;
         let arenas = match loaded.chosen.device {
             Device::Cpu => "cpu:0".to_owned(),
@@ -118,7 +135,7 @@ impl Session {
             plain: Arc::new(RunOptions::new()?),
             shrinking: Arc::new(shrinking),
             runs: 0,
-            memory_limit,
+            limits,
             loaded,
         })
     }
@@ -193,6 +210,14 @@ impl Session {
         let named: Vec<(&CStr, &Value<'_>)> =
             ports.iter().zip(&values).map(|(port, value)| (port.name.as_c_str(), value)).collect();
         let results = self.execute(&named, &outputs, stop)?;
+        // Before anything is copied: the size of an output can be the caller's choice.
+        let mut bytes = 0_u64;
+        for value in &results {
+            bytes = bytes.saturating_add(value.byte_len().map_err(|error| self.error(&error))? as u64);
+        }
+        if bytes > self.limits.output {
+            return Err(RunError::OutputTooLarge { bytes, limit: self.limits.output });
+        }
         let mut answers = Vec::with_capacity(results.len());
         for (port, value) in outputs.iter().zip(&results) {
             answers.push((port.spec.name.clone(), value.to_tensor().map_err(|error| self.error(&error))?));
@@ -269,7 +294,7 @@ impl Session {
         let text = error.message();
         let reason = message::plain(text);
         if message::is_out_of_memory(text) {
-            return RunError::OutOfMemory { limit: self.memory_limit, reason };
+            return RunError::OutOfMemory { limit: self.limits.memory, reason };
         }
         let device = message::is_device_failure(text)
             || matches!(error.code(), ErrorCode::ExecutionProviderFailure | ErrorCode::DeviceReset);
@@ -317,7 +342,7 @@ fn match_inputs<'l, 'n>(
     let mut matched: Vec<&Port> = Vec::with_capacity(ports.len());
     for name in names {
         let Some(port) = ports.iter().find(|port| port.spec.name == name) else {
-            return Err(RunError::Input { name: name.to_owned(), reason: format!("the model takes {}", list(ports)) });
+            return Err(RunError::Input { name: shortened(name), reason: format!("the model takes {}", list(ports)) });
         };
         if matched.iter().any(|known| std::ptr::eq(*known, port)) {
             return Err(input_error(port, "is there twice".to_owned()));
@@ -338,7 +363,7 @@ fn match_outputs<'l>(ports: &'l [Port], wanted: &[&str]) -> Result<Vec<&'l Port>
     }
     let mut matched: Vec<&Port> = Vec::with_capacity(wanted.len());
     for name in wanted {
-        let error = |reason: String| RunError::Output { name: (*name).to_owned(), reason };
+        let error = |reason: String| RunError::Output { name: shortened(name), reason };
         let port = ports.iter().find(|port| port.spec.name == *name);
         let port = port.ok_or_else(|| error(format!("the model gives {}", list(ports))))?;
         if matched.iter().any(|known| std::ptr::eq(*known, port)) {
@@ -347,6 +372,15 @@ fn match_outputs<'l>(ports: &'l [Port], wanted: &[&str]) -> Result<Vec<&'l Port>
         matched.push(port);
     }
     Ok(matched)
+}
+
+/// A name from outside, which may be of any length, for a message.
+fn shortened(name: &str) -> String {
+    let mut kept: String = name.chars().take(64).collect();
+    if kept.len() < name.len() {
+        kept.push('…');
+    }
+    kept
 }
 
 fn list(ports: &[Port]) -> String {

@@ -40,12 +40,17 @@ fn the_cpu_agrees_with_itself_on_every_smoke_model() {
 }
 
 #[test]
-fn a_model_that_answers_otherwise_each_time_is_found_to_differ() {
-    let output = gpu_check(&["compare", "--device", "cpu", &model("random.onnx"), &model("batch_free.onnx")]);
+fn a_model_that_differs_or_fails_is_found_among_others() {
+    let models = ["random.onnx", "batch_free.onnx", "multi_io.onnx", "corrupt_text.onnx"].map(model);
+    let mut arguments = vec!["compare", "--device", "cpu"];
+    arguments.extend(models.iter().map(String::as_str));
+    let output = gpu_check(&arguments);
     let text = printed(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("**FAILED** crates/runtime") || text.contains("testdata/random.onnx differs by"), "{text}");
-    assert!(!text.contains("batch_free.onnx differs"), "{text}");
+    assert!(text.contains("**FAILED** runtime/testdata/random.onnx differs by"), "{text}");
+    assert!(text.contains("runtime/testdata/corrupt_text.onnx: /"), "{text}");
+    assert!(text.contains("| runtime/testdata/batch_free.onnx | cpu | CPUExecutionProvider 2 | 0.0e0 |"), "{text}");
+    assert!(text.contains("| not checked: has 3 inputs, only models of one are |"), "{text}");
 }
 
 #[test]

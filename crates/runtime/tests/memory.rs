@@ -2,7 +2,7 @@
 
 mod support;
 
-use runtime::{Blueprint, LibraryError, RunError, Runtime, Stop, Tensor};
+use runtime::{Blueprint, LibraryError, RunError, Runtime, SessionOptions, Stop, Tensor};
 use support::{cpu, cpu_library, model};
 
 const LIMIT: u64 = 256 << 20;
@@ -39,6 +39,12 @@ fn a_run_that_asks_for_more_than_the_limit_fails_and_the_session_lives_on() {
         let answer = hog.run(&[("n", &square(2_000))], &[], &Stop::new()).expect("fits");
         assert_eq!(answer[0].1.byte_len(), 16_000_000);
     }
+    // More than an answer may be is refused before it is copied; it does fit into the memory.
+    let small = SessionOptions { max_output_bytes: 1_000_000, ..cpu() };
+    let mut limited = Blueprint::open(library, model("memory_hog")).expect("there").session(&small).expect("loads");
+    let error = limited.run(&[("n", &square(501))], &[], &Stop::new()).expect_err("1004004 bytes");
+    assert_eq!(error, RunError::OutputTooLarge { bytes: 501 * 501 * 4, limit: 1_000_000 });
+    assert!(limited.run(&[("n", &square(500))], &[], &Stop::new()).is_ok());
     // 144 MB once, then small runs: the memory goes back to the system without a restart.
     hog.run(&[("n", &square(6_000))], &[], &Stop::new()).expect("fits");
     for _ in 0..130 {

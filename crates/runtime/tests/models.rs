@@ -104,6 +104,8 @@ fn an_input_that_is_missing_unknown_or_there_twice_is_named() {
     assert_eq!(error(&[("a", &a), ("ids:0", &ids)]), "input b: is missing, the model takes f32[N, 3]");
     assert_eq!(error(&[("a", &a), ("c", &a)]), "input c: the model takes a, b, ids:0");
     assert_eq!(error(&[("a", &a), ("a", &a)]), "input a: is there twice");
+    let long = error(&[(&"é".repeat(100_000), &a)]);
+    assert_eq!(long, format!("input {}…: the model takes a, b, ids:0", "é".repeat(64)));
     let wrong = Tensor::from_f32(&[3], &[0.0; 3]);
     assert!(error(&[("a", &wrong), ("b", &a), ("ids:0", &ids)]).starts_with("input a: shape [3] has 1 dimensions"));
     let inputs = [("a", &a), ("b", &a), ("ids:0", &ids)];
