@@ -1,0 +1,166 @@
+//! A folder with one model in it, and folders of such folders.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use units::ModelName;
+
+use crate::error::StoreError;
+use crate::settings::Settings;
+
+/// One version of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The name of its folder; versions are ordered by its value.
+    pub number: u64,
+    /// `model.onnx`.
+    pub model: PathBuf,
+}
+
+/// A model on disk.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    /// The folder's name.
+    pub name: ModelName,
+    /// The folder.
+    pub path: PathBuf,
+    /// What `model.toml` says.
+    pub settings: Settings,
+    /// Oldest first; at least one.
+    pub versions: Vec<Version>,
+    /// Class names in index order; empty when there are none.
+    pub labels: Vec<String>,
+}
+
+impl ModelFolder {
+    /// The version that serves when none is asked for.
+    #[must_use]
+    pub fn newest(&self) -> &Version {
+        self.versions.last().expect("a folder without a version is refused when it is read")
+    }
+}
+
+/// Reads every model folder in `root`, by name; other folders and files in it are left alone.
+///
+/// # Errors
+/// When `root` itself cannot be read. What is wrong with one folder is an item of the list.
+pub fn scan(root: &Path) -> Result<Vec<Result<ModelFolder, StoreError>>, StoreError> {
+    let mut folders = entries(root)?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    Ok(folders.iter().filter_map(|path| read(path).transpose()).collect())
+}
+
+/// Reads the model in `path`; `None` when there is neither a `model.toml` nor a version in it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn read(path: &Path) -> Result<Option<ModelFolder>, StoreError> {
+    let file = path.join("model.toml");
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(StoreError::Read { path: file, error }),
+    };
+    let versions = versions(path)?;
+    if versions.is_empty() {
+        // A card without its model: one that is imported into another folder. Only a folder with settings and labels but
+        // nothing to run is worth a word, and the caller says it when nothing else serves that name.
+        return if text.is_some() { Err(StoreError::NoVersion { path: path.to_owned() }) } else { Ok(None) };
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = ModelName::parse(&name).map_err(|error| StoreError::Name { path: path.to_owned(), error })?;
+    let settings = Settings::parse(&text.unwrap_or_default())
+        .map_err(|reason| StoreError::Settings { path: file.clone(), reason })?;
+    let labels = match &settings.labels {
+        Some(labels) => read_labels(path, &file, labels)?,
+        None => Vec::new(),
+    };
+    Ok(Some(ModelFolder { name, path: path.to_owned(), settings, versions, labels }))
+}
+
+fn read_labels(folder: &Path, file: &Path, labels: &str) -> Result<Vec<String>, StoreError> {
+    let inside = Path::new(labels).components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside {
+        return Err(StoreError::Outside { path: file.to_owned(), key: "labels", value: labels.to_owned() });
+    }
+    let path = folder.join(labels);
+    let text = fs::read_to_string(&path).map_err(|error| StoreError::Read { path, error })?;
+    Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
+}
+
+fn versions(path: &Path) -> Result<Vec<Version>, StoreError> {
+    let mut versions: Vec<Version> = entries(path)?
+        .into_iter()
+        .filter_map(|folder| {
+            let number = folder.file_name()?.to_str()?.parse().ok()?;
+            let model = folder.join("model.onnx");
+            model.is_file().then_some(Version { number, model })
+        })
+        .collect();
+    versions.sort_by_key(|version| version.number);
+    Ok(versions)
+}
+
+fn entries(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let read = |error| StoreError::Read { path: path.to_owned(), error };
+    fs::read_dir(path).map_err(read)?.map(|entry| entry.map(|entry| entry.path()).map_err(read)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a temporary folder");
+        fs::write(path, text).expect("a temporary file");
+    }
+
+    #[test]
+    fn versions_are_ordered_as_numbers() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for version in ["10", "9", "1", "notes"] {
+            write(root.path(), &format!("m/{version}/model.onnx"), "");
+        }
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!(model.versions.iter().map(|v| v.number).collect::<Vec<_>>(), [1, 9, 10]);
+        assert_eq!(model.newest().number, 10);
+    }
+
+    #[test]
+    fn one_bad_folder_does_not_hide_the_others() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "good/1/model.onnx", "");
+        write(root.path(), "bad/1/model.onnx", "");
+        write(root.path(), "bad/model.toml", "tusk = 1");
+        write(root.path(), "empty/model.toml", "");
+        write(root.path(), "train/train.py", "");
+        write(root.path(), "README.md", "");
+        let found = scan(root.path()).expect("the root reads");
+        let told: Vec<String> = found
+            .iter()
+            .map(|one| one.as_ref().map_or_else(ToString::to_string, |model| model.name.to_string()))
+            .collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].contains("bad/model.toml: line 1") && told[0].contains("tusk"), "{told:?}");
+        assert!(told[1].contains("empty: no version"), "{told:?}");
+        assert_eq!(told[2], "good");
+    }
+
+    #[test]
+    fn labels_outside_the_folder_are_not_read() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "secret.txt", "secret");
+        write(root.path(), "m/1/model.onnx", "");
+        for path in ["../secret.txt", "/etc/hostname", "a/../../secret.txt"] {
+            write(root.path(), "m/model.toml", &format!("labels = {path:?}"));
+            let error = read(&root.path().join("m")).expect_err(path);
+            assert!(matches!(error, StoreError::Outside { .. }), "{error}");
+        }
+        write(root.path(), "m/labels.txt", "one\ntwo \n");
+        write(root.path(), "m/model.toml", "labels = \"labels.txt\"");
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!(model.labels, ["one", "two"]);
+    }
+}
