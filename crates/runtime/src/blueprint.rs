@@ -160,6 +160,8 @@ impl Blueprint {
             return self.worker(loaded, options);
         }
         let loaded = Arc::new(self.load(options)?);
+        let Chosen { device, why } = &loaded.chosen;
+        tracing::info!(model = %self.path.display(), %device, why, nodes = loaded.nodes.len(), "model loaded");
         if loaded.chosen.device == Device::Cpu {
             *shared = Some((options.clone(), Arc::downgrade(&loaded)));
         }

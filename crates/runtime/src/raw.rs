@@ -30,9 +30,6 @@ pub(crate) struct Value<'a> {
     _elements: PhantomData<&'a [u8]>,
 }
 
-// SAFETY: an OrtValue is a reference-counted C++ object that is not tied to a thread; it is used by one thread at a time.
-unsafe impl Send for Value<'_> {}
-
 impl Drop for Value<'_> {
     fn drop(&mut self) {
         // SAFETY: `ptr` came from the library, is owned by this object and released once.
