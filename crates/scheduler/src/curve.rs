@@ -1,0 +1,144 @@
+//! What a run costs by its number of rows, measured, and the batch size that follows from it.
+//!
+//! Why: on GPUs a bigger batch is nearly free, on CPUs it often costs more for each row than single runs (the caches
+//! overflow), and for tiny networks the hand-over costs as much as the run. Nobody should have to know which; the measured
+//! curve does.
+
+use std::time::Duration;
+
+/// Handing a batch to a worker and its answers back, beside the run itself: a wake-up and a few locks.
+const HAND_OVER: f64 = 8e-6;
+
+/// A smaller batch is taken when it costs at most this much more for each row: it is ready sooner.
+const WORTH_WAITING: f64 = 1.04;
+
+/// How much one run's time moves the curve. A hundredth follows slow changes (a hotter chip, another tenant) and forgets an
+/// outlier.
+const FOLLOW: f64 = 0.01;
+
+/// Seconds of a run for some numbers of rows, ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    points: Vec<(usize, f64)>,
+}
+
+impl Curve {
+    /// The curve through measured points; the shortest time counts when one number of rows is there twice.
+    #[must_use]
+    pub fn new(measured: impl IntoIterator<Item = (usize, Duration)>) -> Self {
+        let mut points: Vec<(usize, f64)> = Vec::new();
+        for (rows, time) in measured {
+            let time = time.as_secs_f64();
+            match points.binary_search_by_key(&rows, |point| point.0) {
+                Ok(at) => points[at].1 = points[at].1.min(time),
+                Err(at) => points.insert(at, (rows, time)),
+            }
+        }
+        Self { points }
+    }
+
+    /// The points, ascending by rows.
+    pub fn points(&self) -> impl Iterator<Item = (usize, Duration)> + '_ {
+        self.points.iter().map(|(rows, time)| (*rows, Duration::from_secs_f64(*time)))
+    }
+
+    /// Seconds of a run with `rows` rows: between the points a straight line, beyond the last in proportion.
+    fn seconds(&self, rows: usize) -> f64 {
+        let above = self.points.partition_point(|point| point.0 < rows);
+        match (above.checked_sub(1).map(|below| self.points[below]), self.points.get(above)) {
+            (_, Some((at, time))) if *at == rows => *time,
+            (Some((low, start)), Some((high, end))) => {
+                start + (end - start) * (rows - low) as f64 / (high - low) as f64
+            }
+            (None, Some((at, time))) => time * rows as f64 / *at as f64,
+            (Some((at, time)), None) => time * rows as f64 / at as f64,
+            (None, None) => 0.0,
+        }
+    }
+
+    /// What a run with `rows` rows takes; zero when nothing was measured.
+    #[must_use]
+    pub fn estimate(&self, rows: usize) -> Duration {
+        Duration::from_secs_f64(self.seconds(rows))
+    }
+
+    /// What a row costs when `rows` share a run.
+    fn each(&self, rows: usize) -> f64 {
+        (self.seconds(rows) + HAND_OVER) / rows as f64
+    }
+
+    /// How many rows to run together when at most `most` can be: the fewest that cost nearly the least for each row.
+    #[must_use]
+    pub fn best(&self, most: usize) -> usize {
+        let most = most.max(1);
+        if self.points.is_empty() {
+            return most;
+        }
+        let sizes = || self.points.iter().map(|point| point.0).filter(|rows| *rows < most).chain([most]);
+        let least = sizes().map(|rows| self.each(rows)).fold(f64::INFINITY, f64::min);
+        sizes().find(|rows| self.each(*rows) <= least * WORTH_WAITING).unwrap_or(most)
+    }
+
+    /// Moves the curve a little towards what a run took.
+    pub fn observe(&mut self, rows: usize, took: Duration) {
+        if let Ok(at) = self.points.binary_search_by_key(&rows, |point| point.0) {
+            let time = &mut self.points[at].1;
+            // A run that was preempted for a while says nothing of the model.
+            *time += FOLLOW * (took.as_secs_f64().min(*time * 4.0) - *time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(points: &[(usize, u64)]) -> Curve {
+        Curve::new(points.iter().map(|(rows, micros)| (*rows, Duration::from_micros(*micros))))
+    }
+
+    #[test]
+    fn a_convolution_net_on_a_cpu_runs_single_rows() {
+        let costs_more = curve(&[(1, 3400), (2, 7000), (4, 14_400), (8, 30_000)]);
+        assert_eq!(costs_more.best(8), 1);
+        assert_eq!(costs_more.best(1), 1);
+    }
+
+    #[test]
+    fn a_tiny_net_runs_batches_that_pay_for_the_hand_over() {
+        let tiny = curve(&[(1, 27), (2, 45), (4, 85), (8, 160), (16, 315), (32, 620)]);
+        let best = tiny.best(32);
+        assert!((8..=16).contains(&best), "{best}");
+        assert_eq!(tiny.best(3), 3);
+    }
+
+    #[test]
+    fn a_device_that_does_many_at_the_price_of_one_gets_all_there_are() {
+        let gpu = curve(&[(1, 1000), (8, 1100), (32, 1300), (128, 2500)]);
+        assert_eq!(gpu.best(128), 128);
+        assert_eq!(gpu.best(20), 20);
+    }
+
+    #[test]
+    fn times_between_the_points_lie_on_a_line() {
+        let line = curve(&[(2, 200), (4, 600)]);
+        assert_eq!(line.estimate(3), Duration::from_micros(400));
+        assert_eq!(line.estimate(1), Duration::from_micros(100));
+        assert_eq!(line.estimate(8), Duration::from_micros(1200));
+        assert_eq!(Curve::default().estimate(8), Duration::ZERO);
+        assert_eq!(Curve::default().best(8), 8);
+    }
+
+    #[test]
+    fn the_curve_follows_what_runs_take_and_forgets_an_outlier() {
+        let mut moving = curve(&[(1, 1000)]);
+        moving.observe(1, Duration::from_secs(60));
+        assert!(moving.estimate(1) < Duration::from_micros(1050));
+        for _ in 0..1000 {
+            moving.observe(1, Duration::from_micros(2000));
+        }
+        assert!(moving.estimate(1) > Duration::from_micros(1990));
+        moving.observe(5, Duration::from_secs(1));
+        assert_eq!(moving.points().count(), 1);
+    }
+}
