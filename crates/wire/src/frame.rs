@@ -8,8 +8,11 @@ use crate::{FrameError, FrameLimits};
 
 const PREFIX: usize = 4;
 
-/// What one read makes room for at least.
+/// Room for the first read of a big frame.
 const STEP: usize = 64 * 1024;
+
+/// Room for any read: several small frames often come at once, and most connections are idle.
+const LEAST: usize = 8 * 1024;
 
 /// The payload length that the started frame claims; `None` while the prefix has not arrived.
 ///
@@ -49,16 +52,9 @@ pub fn needed(buffer: &[u8]) -> usize {
     }
 }
 
-/// Makes room for the next read: 64 KiB, or what the started frame lacks, but at most three times what has arrived of
-/// it. A peer that claims much and sends little holds little; a big frame is moved in memory a few times only.
+/// Makes room for the next read: what the started frame lacks, at least 8 KiB, at most 64 KiB or three times what has
+/// arrived of it. A peer that claims much and sends little holds little; a big frame is moved in memory a few times only.
 pub fn reserve(buffer: &mut BytesMut) {
-    let lacking = needed(buffer);
-    let ahead = match lacking {
-        // Between frames a small buffer will do: connections mostly idle.
-        0 => STEP / 8,
-        _ => lacking.min(STEP.max(3 * buffer.len())),
-    };
-    if buffer.capacity() - buffer.len() < ahead.min(STEP / 8).max(1) || lacking > 0 {
-        buffer.reserve(ahead);
-    }
+    let most = STEP.max(3 * buffer.len());
+    buffer.reserve(needed(buffer).clamp(LEAST, most));
 }
