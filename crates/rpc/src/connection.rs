@@ -238,6 +238,7 @@ where
             if let Some(waiting) = &mut self.waiting {
                 let Poll::Ready(charge) = waiting.grant.as_mut().poll(cx) else { return Step::Idle };
                 self.inbound.grant(waiting.need, charge);
+                self.inbound.restart(Instant::now());
                 self.waiting = None;
             }
             if let Err(need) = self.inbound.prepare(self.starved) {
@@ -446,42 +447,46 @@ where
 
     // Time
 
-    /// The next moment at which something may be over.
-    fn due(&self) -> Instant {
+    /// The next moment at which something is over; none when only calls are waited for.
+    fn due(&self) -> Option<Instant> {
         let limits = &self.shared.limits;
-        let mut due = self.active + limits.idle;
-        if let Some(waiting) = &self.waiting {
-            due = due.min(waiting.until);
+        let stall = (!self.out.is_empty()).then(|| self.out_moved + limits.write_stall);
+        let reading = if let Some(waiting) = &self.waiting {
+            Some(waiting.until)
+        } else if self.out.remaining() >= OUT_ENOUGH {
+            // Frames lie in the socket because this side does not take them; that is no fault of their sender's.
+            None
         } else if let Some(started) = self.inbound.started() {
-            due = due.min(started + limits.frame_time);
-        } else if self.inbound.is_holding() && self.calls.len() == 0 {
-            due = due.min(self.active + LET_GO);
+            Some(started + limits.frame_time)
+        } else if self.calls.len() > 0 || !self.out.is_empty() {
+            None
+        } else if self.inbound.is_holding() {
+            Some(self.active + LET_GO.min(limits.idle))
+        } else {
+            Some(self.active + limits.idle)
+        };
+        match (stall, reading) {
+            (Some(stall), Some(reading)) => Some(stall.min(reading)),
+            (stall, reading) => stall.or(reading),
         }
-        if !self.out.is_empty() {
-            due = due.min(self.out_moved + limits.write_stall);
-        }
-        due
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Step {
-        let due = self.due();
-        // A timer that is set too early only wakes once too often; moving it at every call would cost more.
-        if due < self.timer_at {
+        loop {
+            let Some(due) = self.due() else { return Step::Idle };
+            // A timer that is set too early only wakes once too often; moving it at every call would cost more.
+            if due < self.timer_at {
+                self.set_timer(due);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Step::Idle;
+            }
+            let now = Instant::now();
+            if now >= due {
+                return self.expire(now);
+            }
             self.set_timer(due);
         }
-        if self.timer.as_mut().poll(cx).is_pending() {
-            return Step::Idle;
-        }
-        let now = Instant::now();
-        if now >= due
-            && let Some(end) = self.expire(now)
-        {
-            return Step::End(end);
-        }
-        // Always ahead of now: a timer in the past would never let this task rest.
-        let next = self.due().max(now + Duration::from_millis(1));
-        self.set_timer(next);
-        Step::Moved
     }
 
     fn set_timer(&mut self, at: Instant) {
@@ -489,44 +494,34 @@ where
         self.timer_at = at;
     }
 
-    fn expire(&mut self, now: Instant) -> Option<End> {
+    /// Does what is due. Afterwards something else is, later.
+    fn expire(&mut self, now: Instant) -> Step {
         let limits = self.shared.limits;
-        let hit = |limit| {
+        let hit = |limit: Limit| {
             self.shared.observe.limit(limit);
             tracing::debug!(peer = %self.peer.address, limit = limit.name(), "limit hit");
         };
         if !self.out.is_empty() && now >= self.out_moved + limits.write_stall {
             hit(Limit::WriteStall);
-            return Some(End::Gone);
+            return Step::End(End::Gone);
         }
-        if let Some(waiting) = &self.waiting {
-            if now >= waiting.until {
-                hit(Limit::BytesInFlight);
-                self.waiting = None;
-                self.starved = true;
-            }
-            return None;
+        if self.waiting.is_some() {
+            hit(Limit::BytesInFlight);
+            self.waiting = None;
+            self.starved = true;
+            self.inbound.restart(now);
+            return Step::Moved;
         }
-        if self.out.remaining() >= OUT_ENOUGH {
-            // Frames lie in the socket because this side does not take them; that is no fault of their sender's.
-            return None;
-        }
-        if let Some(started) = self.inbound.started() {
-            if now >= started + limits.frame_time {
-                hit(Limit::FrameTime);
-                return Some(End::Gone);
-            }
-            return None;
-        }
-        if self.calls.len() > 0 || !self.out.is_empty() {
-            return None;
+        if self.inbound.started().is_some() {
+            hit(Limit::FrameTime);
+            return Step::End(End::Gone);
         }
         if now >= self.active + limits.idle {
             hit(Limit::Idle);
-            return Some(End::Polite);
+            return Step::End(End::Polite);
         }
         self.inbound.let_go();
-        None
+        Step::Moved
     }
 }
 
@@ -566,3 +561,6 @@ async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO, out: &mut Batch
     tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

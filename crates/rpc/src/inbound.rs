@@ -93,7 +93,7 @@ impl Inbound {
         Self { limits, chunk: BytesMut::new(), charge, own, size: OWN, body: None, skip: 0, started: None }
     }
 
-    /// When the first byte of the frame came that is not complete yet.
+    /// Since when the frame that is not complete yet has been arriving.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started
     }
@@ -231,14 +231,19 @@ impl Inbound {
         self.started = if between_frames { None } else { self.started.or(Some(now)) };
     }
 
+    /// Starts the time of the incomplete frame anew: the wait for the budget was this side's, not its sender's.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.started = self.started.map(|_| now);
+    }
+
     /// Whether memory could be given back while nothing comes.
     pub(crate) fn is_holding(&self) -> bool {
         self.body.is_none() && self.chunk.is_empty() && !self.is_bare()
     }
 
-    /// Gives the chunk back; what calls use of it goes with them.
+    /// Gives the chunk back. To be called only while no call is in flight.
     pub(crate) fn let_go(&mut self) {
-        if self.is_holding() && Arc::strong_count(&self.own) <= 1 + usize::from(self.is_on_own()) {
+        if self.is_holding() {
             self.chunk = BytesMut::new();
             self.charge = Arc::clone(&self.own);
             self.size = OWN;

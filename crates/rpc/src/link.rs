@@ -25,6 +25,9 @@ use crate::CancelCall;
 /// A server that takes nothing for so long is given up.
 const WRITE_STALL: Duration = Duration::from_secs(20);
 
+/// Frames are taken from the queue while less than this waits for the kernel.
+const BATCH: usize = 64 * 1024;
+
 /// Pieces handed to one system call.
 const SLICES: usize = 64;
 
@@ -150,7 +153,10 @@ impl Link {
     /// Writes what is queued. `false`: the kernel takes no more at the moment.
     fn flush(&self, batch: &mut Batch) -> io::Result<bool> {
         loop {
-            self.collect(batch);
+            // What stays in the queue has certainly not been sent, so it is not taken before its turn.
+            if batch.remaining() < BATCH {
+                self.collect(batch);
+            }
             if batch.is_empty() {
                 return Ok(true);
             }
@@ -321,5 +327,19 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_wrap_and_skip_those_in_use() {
+        let waiter = || Waiter { reply: oneshot::channel().0, sent: false };
+        let mut waiters = Waiters { last: i32::MAX - 1, ..Waiters::default() };
+        waiters.by_number.extend([(1, waiter()), (2, waiter())]);
+        assert_eq!(waiters.next_number(), i32::MAX);
+        assert_eq!(waiters.next_number(), 3);
     }
 }

@@ -1,1 +1,344 @@
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use wire::{ApplicationErrorKind, MessageKind};
+
+use super::*;
+use crate::ServerLimits;
+use crate::testing::{ECHO, FAIL, HOLD, NOTED, Note, Notes, Raw, Running, UNKNOWN, serve, serve_at};
+
+fn soon() -> CallOptions {
+    within(Duration::from_secs(30))
+}
+
+fn within(time: Duration) -> CallOptions {
+    CallOptions::new(Deadline::after(std::time::Instant::now(), time))
+}
+
+fn channel(addresses: &[SocketAddr]) -> Channel {
+    channel_with(addresses, ChannelConfig::default())
+}
+
+fn channel_with(addresses: &[SocketAddr], config: ChannelConfig) -> Channel {
+    Channel::new(addresses.iter().copied().map(Endpoint::from).collect(), config)
+}
+
+async fn echo(channel: &Channel, text: &'static str) -> Result<Bytes, ChannelError> {
+    let answer = channel.call(&ECHO, &mut Note::of(text), soon()).await?;
+    Ok(answer.expect("echo throws nothing").data)
+}
+
+async fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+}
+
+/// A port on which nobody listens.
+async fn dead_port() -> SocketAddr {
+    any_port().await.local_addr().expect("it is bound")
+}
+
+async fn accept(listener: &TcpListener) -> Raw<tokio::net::TcpStream> {
+    Raw::over(listener.accept().await.expect("the channel connects").0)
+}
+
+/// Waits until the channel's endpoints are as wanted.
+async fn until(channel: &Channel, wanted: impl Fn(&[EndpointState]) -> bool) {
+    let mut changed = channel.0.changed.clone();
+    loop {
+        changed.mark_unchanged();
+        if wanted(&channel.endpoints()) {
+            return;
+        }
+        changed.changed().await.expect("the channel lives");
+    }
+}
+
+#[tokio::test]
+async fn many_calls_share_a_connection_and_each_gets_its_own_answer() {
+    let server = serve(ServerLimits::default()).await;
+    for protocol in [Protocol::Binary, Protocol::Compact] {
+        let channel = channel_with(&[server.address], ChannelConfig { protocol, ..ChannelConfig::default() });
+        let calls = (0..500_usize).map(|index| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let data = vec![index as u8; if index % 50 == 0 { 200_000 } else { index }];
+                let answer = channel.call(&ECHO, &mut Note::of(data.clone()), soon()).await;
+                answer.expect("it arrives").expect("a result").data == data
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert!(call.await.expect("no panic"));
+        }
+        assert_eq!(channel.endpoints()[0].in_flight, 0);
+    }
+    assert!(server.stats.connections_total.load(Relaxed) <= 2);
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_deadline_is_written_when_the_call_is_sent() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    let answer = channel.call(&ECHO, &mut Note::default(), within(Duration::from_secs(5))).await;
+    let left = answer.expect("it arrives").expect("a result").left_ms;
+    assert!((1..=5_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn exceptions_and_application_errors_are_told_apart() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    let answer = channel.call(&FAIL, &mut Note::of("no"), soon()).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "no");
+    let answer = channel.call(&UNKNOWN, &mut Note::default(), soon()).await;
+    let kind = ApplicationErrorKind::UnknownMethod;
+    assert_eq!(answer, Err(ChannelError::Application { kind, message: "no method unknown".to_owned() }));
+}
+
+#[tokio::test]
+async fn oneway_calls_arrive() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    channel.send(&NOTED, &mut Note::of("psst"), soon()).await.expect("it is queued");
+    server.notes.until(|happened| happened.noted == ["psst"]).await;
+}
+
+#[tokio::test]
+async fn nobody_listening_is_told_at_once() {
+    let (first, second) = (dead_port().await, dead_port().await);
+    let channel = channel(&[first, second]);
+    let error = echo(&channel, "x").await.expect_err("nobody is there");
+    assert!(
+        matches!(&error, ChannelError::Unreachable { endpoints: 2, reason } if reason.contains("refused")),
+        "{error}"
+    );
+    let error = echo(&Channel::new(Vec::new(), ChannelConfig::default()), "x").await.expect_err("nobody is meant");
+    assert!(matches!(error, ChannelError::Unreachable { endpoints: 0, .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_is_back_is_found_again() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    echo(&channel, "before").await.expect("it is up");
+    server.drain.start();
+    server.drain.drained().await;
+    server.task.await.expect("the server ends");
+    until(&channel, |endpoints| endpoints[0].reason.is_some()).await;
+    assert!(matches!(echo(&channel, "between").await, Err(ChannelError::Unreachable { .. })));
+    let _server = serve_at(server.address, ServerLimits::default(), Notes::default()).await;
+    until(&channel, |endpoints| endpoints[0].connected).await;
+    assert_eq!(echo(&channel, "after").await.expect("it is up again"), "after");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_first_connection_but_not_past_its_deadline() {
+    // Takes connections in the kernel, answers nothing.
+    let listener = any_port().await;
+    let address = listener.local_addr().expect("it is bound");
+    let channel = channel(&[address]);
+    let options = within(Duration::from_millis(30));
+    let answer = channel.call(&ECHO, &mut Note::default(), options).await;
+    assert_eq!(answer, Err(ChannelError::Deadline { sent: true }));
+    let over = CallOptions::new(Deadline::at(std::time::Instant::now()));
+    assert_eq!(channel.call(&ECHO, &mut Note::default(), over).await, Err(ChannelError::Deadline { sent: false }));
+}
+
+#[tokio::test]
+async fn a_late_answer_is_nobody_elses() {
+    let listener = any_port().await;
+    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let mut note = Note::of("late");
+    let late = channel.call(&ECHO, &mut note, within(Duration::from_millis(30)));
+    let (late, mut raw) = tokio::join!(late, accept(&listener));
+    assert_eq!(late, Err(ChannelError::Deadline { sent: true }));
+    let next = tokio::spawn({
+        let channel = channel.clone();
+        async move { echo(&channel, "next").await }
+    });
+    for _ in 0..2 {
+        let request = wire::Request::parse(raw.frame().await.expect("a call"), &DecodeLimits::default());
+        let request = request.expect("a call");
+        let note: Note = request.args().expect("a note");
+        raw.send(&request.reply(&note).to_bytes()).await;
+    }
+    assert_eq!(next.await.expect("no panic"), Ok(Bytes::from_static(b"next")));
+}
+
+#[tokio::test]
+async fn a_lost_connection_loses_calls_that_may_have_run() {
+    let listener = any_port().await;
+    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let mut note = Note::of("x");
+    let call = channel.call(&HOLD, &mut note, soon());
+    let server = async {
+        let mut raw = accept(&listener).await;
+        raw.frame().await.expect("the call");
+    };
+    let (answer, ()) = tokio::join!(call, server);
+    let error = answer.expect_err("the server closed");
+    assert!(matches!(&error, ChannelError::Lost { .. }), "{error}");
+    assert!(!error.never_started());
+}
+
+#[tokio::test]
+async fn an_idempotent_call_is_sent_once_more_and_only_once() {
+    let listener = any_port().await;
+    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let mut note = Note::of("x");
+    let server = async {
+        for _ in 0..2 {
+            let mut raw = accept(&listener).await;
+            raw.frame().await.expect("the call");
+        }
+    };
+    let (answer, ()) = tokio::join!(channel.call(&ECHO, &mut note, soon()), server);
+    assert!(matches!(answer, Err(ChannelError::Lost { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_idempotent_call_survives_the_loss_of_one_server() {
+    let listener = any_port().await;
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[listener.local_addr().expect("it is bound"), server.address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    let mut raw = accept(&listener).await;
+    // Its affinity sends the call to the fake server.
+    let fake = channel.endpoints()[0].id;
+    let key = (0..).find(|key| channel.choose(&soon().with_affinity(*key)) == Some(fake)).expect("some key");
+    let mut note = Note::of("x");
+    let call = channel.call(&ECHO, &mut note, soon().with_affinity(key));
+    let leaves = async {
+        raw.frame().await.expect("the call");
+        drop(raw);
+        drop(listener);
+    };
+    let (answer, ()) = tokio::join!(call, leaves);
+    assert_eq!(answer.expect("the other server answers").expect("a result").data, "x");
+}
+
+#[tokio::test]
+async fn a_call_that_was_never_written_is_sent_again_though_not_idempotent() {
+    let listener = any_port().await;
+    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let raw = accept(&listener).await;
+    // More than the kernel takes without a reader: what comes behind it stays here.
+    let spawn = |data: Vec<u8>| {
+        let channel = channel.clone();
+        tokio::spawn(async move { channel.call(&HOLD, &mut Note::of(data), soon()).await })
+    };
+    let big = spawn(vec![0; 16_000_000]);
+    raw.io.readable().await.expect("the big one is on its way");
+    let small = spawn(b"small".to_vec());
+    while channel.endpoints()[0].in_flight < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(raw);
+    let mut raw = accept(&listener).await;
+    let request = wire::Request::parse(raw.frame().await.expect("the small call"), &DecodeLimits::default());
+    let request = request.expect("a call");
+    let note: Note = request.args().expect("a note");
+    assert_eq!(note.data, "small");
+    raw.send(&request.reply(&note).to_bytes()).await;
+    assert_eq!(small.await.expect("no panic").expect("it is answered").expect("a result").data, "small");
+    assert!(matches!(big.await.expect("no panic"), Err(ChannelError::Lost { .. })));
+}
+
+fn cancels() -> ChannelConfig {
+    let cancel: CancelCall = Arc::new(|id: CallId| {
+        let note = Note::of(id.0.to_vec());
+        wire::encode_call(Protocol::Binary, "noted", 0, MessageKind::Oneway, &note).ok()
+    });
+    ChannelConfig { cancel: Some(cancel), ..ChannelConfig::default() }
+}
+
+#[tokio::test]
+async fn a_call_given_up_after_it_was_sent_is_cancelled_by_name() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel_with(&[server.address], cancels());
+    let id = CallId([7; 16]);
+    let mut note = Note::of("x");
+    {
+        let call = channel.call(&HOLD, &mut note, soon().with_call_id(id));
+        tokio::select! {
+            answer = call => panic!("nobody opened it: {answer:?}"),
+            () = server.notes.until(|happened| happened.started == 1) => {}
+        }
+    }
+    server.notes.until(|happened| happened.noted == [&id.0[..]]).await;
+    assert_eq!(channel.endpoints()[0].in_flight, 0);
+    echo(&channel, "the connection goes on").await.expect("it does");
+    assert_eq!(server.notes.happened().noted.len(), 1, "answered calls are not cancelled");
+}
+
+#[tokio::test]
+async fn requests_over_the_frame_limit_are_not_sent() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel_with(&[server.address], ChannelConfig { frame_bytes: 1_000, ..ChannelConfig::default() });
+    let answer = channel.call(&ECHO, &mut Note::of(vec![0; 1_000]), soon()).await;
+    assert!(matches!(answer, Err(ChannelError::TooLarge { bytes: 1_001.., limit: 1_000 })), "{answer:?}");
+    assert_eq!(server.stats.calls_total.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn calls_over_the_limit_of_a_connection_are_refused_here() {
+    let server = serve(ServerLimits::default()).await;
+    let channel =
+        channel_with(&[server.address], ChannelConfig { calls_per_connection: 1, ..ChannelConfig::default() });
+    let held = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.call(&HOLD, &mut Note::of("x"), soon()).await }
+    });
+    server.notes.until(|happened| happened.started == 1).await;
+    assert!(matches!(echo(&channel, "y").await, Err(ChannelError::Full { limit: 1, .. })));
+    server.notes.open("x");
+    held.await.expect("no panic").expect("it arrives").expect("a result");
+    echo(&channel, "z").await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn the_quicker_of_two_servers_gets_most_calls() {
+    let slow = Notes::slow(Duration::from_millis(10));
+    let quick = Notes::slow(Duration::from_millis(1));
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let slow = serve_at(address, ServerLimits::default(), slow).await;
+    let quick = serve_at(address, ServerLimits::default(), quick).await;
+    let channel = channel(&[slow.address, quick.address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    for _ in 0..60 {
+        channel.call(&HOLD, &mut Note::of("x"), soon()).await.expect("it arrives").expect("a result");
+    }
+    let started = |server: &Running| server.notes.happened().started;
+    assert!(started(&quick) > 3 * started(&slow), "quick {}, slow {}", started(&quick), started(&slow));
+    assert!(started(&slow) > 0, "it was tried");
+}
+
+#[tokio::test]
+async fn an_affinity_stays_where_it_is_and_others_go_elsewhere() {
+    let servers = [serve(ServerLimits::default()).await, serve(ServerLimits::default()).await];
+    let channel = channel(&[servers[0].address, servers[1].address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    let choose = |key| channel.choose(&soon().with_affinity(key)).expect("both are up");
+    let chosen: Vec<EndpointId> = (0..100).map(choose).collect();
+    assert_eq!(chosen, (0..100).map(choose).collect::<Vec<_>>());
+    let first = chosen.iter().filter(|id| id.0 == 0).count();
+    assert!((20..80).contains(&first), "{first} of 100 go to the first");
+    let only = soon().with_endpoint(EndpointId(1)).with_affinity(0);
+    assert_eq!(channel.choose(&only), Some(EndpointId(1)));
+}
+
+#[tokio::test]
+async fn a_dropped_channel_closes_its_connections() {
+    let server = serve(ServerLimits::default()).await;
+    let mut connections = 0;
+    let channel = channel_with(&[server.address], ChannelConfig { connections: 2, ..ChannelConfig::default() });
+    while connections < 2 {
+        echo(&channel, "x").await.expect("it is up");
+        connections = server.stats.connections.load(Relaxed);
+    }
+    drop(channel);
+    while server.stats.connections.load(Relaxed) > 0 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,555 @@
+//! Over an in-memory pipe and with paused time, so that every limit on time is met without waiting for it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use wire::{ApplicationErrorKind, Protocol, ResponseError};
+
+use super::*;
+use crate::budget::Budget;
+use crate::server::Notices;
+use crate::testing::{Note, Notes, Raw, call, text_call};
+use crate::{Drain, DrainHandle, ServerLimits, ServerStats};
+
+/// What the pipe takes before its writer has to wait.
+const PIPE: usize = 64 << 10;
+
+const MB: usize = 1 << 20;
+
+/// A server without sockets.
+struct Bench {
+    notes: Arc<Notes>,
+    stats: Arc<ServerStats>,
+    drain: DrainHandle,
+    shared: Arc<Shared<Notes>>,
+}
+
+fn bench(limits: ServerLimits) -> Bench {
+    let (notes, stats) = (Arc::new(Notes::default()), Arc::new(ServerStats::default()));
+    let (handle, drain) = Drain::new(Drain::LIMIT);
+    let shared = Arc::new(Shared {
+        service: Arc::clone(&notes),
+        limits,
+        budget: Budget::new(limits.bytes_in_flight, limits.frame().bytes(), Arc::clone(&stats) as _),
+        observe: Arc::clone(&stats) as _,
+        drain,
+        notices: Notices::default(),
+    });
+    Bench { notes, stats, drain: handle, shared }
+}
+
+impl Bench {
+    fn connect(&self) -> (Raw<DuplexStream>, JoinHandle<()>) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let peer = Peer::new("192.0.2.1:1".parse().expect("an address"), NEXT.fetch_add(1, Relaxed));
+        let task = tokio::spawn(Connection::new(theirs, Arc::new(peer), Arc::clone(&self.shared)).run());
+        (Raw::over(ours), task)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.stats.bytes_in_flight.load(Relaxed)
+    }
+}
+
+fn default_bench() -> Bench {
+    bench(ServerLimits::default())
+}
+
+fn application_kind(response: &wire::Response) -> ApplicationErrorKind {
+    match response.result::<Note, Note>() {
+        Err(ResponseError::Application { kind, .. }) => kind,
+        other => panic!("expected an application exception, got {other:?}"),
+    }
+}
+
+// Frames
+
+/// Several frames of both protocols, and the texts that must come back.
+fn stream(sizes: &[usize]) -> (Vec<u8>, Vec<Note>) {
+    let mut bytes = Vec::new();
+    let mut notes = Vec::new();
+    for (index, size) in sizes.iter().enumerate() {
+        let note = Note { left_ms: index as i64, ..Note::of(vec![index as u8; *size]) };
+        let protocol = if index % 2 == 0 { Protocol::Binary } else { Protocol::Compact };
+        bytes.extend_from_slice(&call(protocol, "echo", index as i32 + 1, &note));
+        notes.push(note);
+    }
+    (bytes, notes)
+}
+
+async fn expect_echoes(raw: &mut Raw<DuplexStream>, notes: &[Note]) {
+    for (index, note) in notes.iter().enumerate() {
+        let response = raw.response().await;
+        assert_eq!(response.seqid, index as i32 + 1);
+        assert_eq!(response.result::<Note, Note>(), Ok(Ok(note.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_cut_at_any_point_gives_the_same_calls() {
+    let (bytes, notes) = stream(&[0, 3, 40, 1, 300]);
+    for cut in 0..=bytes.len() {
+        let bench = default_bench();
+        let (mut raw, _task) = bench.connect();
+        raw.send(&bytes[..cut]).await;
+        // The server sees the pieces apart: it runs dry before the second comes.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        raw.send(&bytes[cut..]).await;
+        expect_echoes(&mut raw, &notes).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_all_sizes_in_random_pieces_gives_the_same_calls() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..20 {
+        let sizes: Vec<usize> = (0..12)
+            .map(|_| match random.u8(..4) {
+                0 => random.usize(..100),
+                1 => random.usize(3_900..4_200),
+                2 => random.usize(32_000..33_500),
+                _ => random.usize(60_000..400_000),
+            })
+            .collect();
+        let (bytes, notes) = stream(&sizes);
+        let bench = default_bench();
+        let (raw, _task) = bench.connect();
+        let (mut read, mut write) = tokio::io::split(raw.io);
+        let mut pieces = random.fork();
+        let sender = tokio::spawn(async move {
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let most = if pieces.bool() { 10 } else { 70_000 };
+                let (piece, later) = rest.split_at(pieces.usize(1..=most).min(rest.len()));
+                write.write_all(piece).await.expect("the server reads");
+                rest = later;
+                tokio::task::yield_now().await;
+            }
+            write
+        });
+        let mut raw = Raw::over(tokio::io::join(&mut read, tokio::io::sink()));
+        for (index, note) in notes.iter().enumerate() {
+            let response = raw.response().await;
+            let result = response.result::<Note, Note>();
+            assert!(result == Ok(Ok(note.clone())), "seed {seed}, round {round}, frame {index}, sizes {sizes:?}");
+        }
+        let _write = sender.await.expect("the sender does not panic");
+        // Buffers go back soon after the last call.
+        tokio::time::sleep(2 * LET_GO + Duration::from_millis(10)).await;
+        assert_eq!(bench.in_flight(), 0, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_small_calls_in_one_write_are_all_answered() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    let calls: Vec<u8> = (1..=500).flat_map(|seqid| text_call("echo", seqid, "hello").to_vec()).collect();
+    raw.send(&calls).await;
+    for seqid in 1..=500 {
+        assert_eq!(raw.reply().await, (seqid, "hello".to_owned()));
+    }
+}
+
+// Order, cancellation, panics
+
+#[tokio::test(start_paused = true)]
+async fn calls_with_different_numbers_are_answered_as_they_finish() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 1, "slow").await;
+    raw.call("hold", 2, "quick").await;
+    raw.call("echo", 3, "at once").await;
+    assert_eq!(raw.reply().await, (3, "at once".to_owned()));
+    bench.notes.open("quick");
+    assert_eq!(raw.reply().await, (2, "quick".to_owned()));
+    bench.notes.open("slow");
+    assert_eq!(raw.reply().await, (1, "slow".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_with_the_same_number_are_answered_in_order() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 0, "first").await;
+    raw.call("noted", 0, "oneway calls stand in nobody's way").await;
+    raw.call("hold", 0, "second").await;
+    raw.call("echo", 0, "third").await;
+    raw.call("hold", 7, "another").await;
+    bench.notes.open("second");
+    bench.notes.open("another");
+    assert_eq!(raw.reply().await, (7, "another".to_owned()));
+    bench.notes.open("first");
+    for text in ["first", "second", "third"] {
+        assert_eq!(raw.reply().await, (0, text.to_owned()));
+    }
+    raw.call("echo", 0, "fourth").await;
+    assert_eq!(raw.reply().await, (0, "fourth".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn oneway_calls_are_never_answered() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("noted", 1, "a").await;
+    raw.call("noted", 2, "b").await;
+    raw.call("echo", 3, "c").await;
+    assert_eq!(raw.reply().await, (3, "c".to_owned()));
+    assert_eq!(bench.notes.happened().noted, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_leaves_cancels_its_calls_and_nobody_elses() {
+    let bench = default_bench();
+    let (mut leaves, task) = bench.connect();
+    let (mut stays, _task) = bench.connect();
+    for seqid in 1..=3 {
+        leaves.call("hold", seqid, "x").await;
+    }
+    stays.call("hold", 1, "y").await;
+    bench.notes.until(|happened| happened.started == 4).await;
+    drop(leaves);
+    bench.notes.until(|happened| happened.cancelled == 3).await;
+    task.await.expect("the connection ends");
+    assert_eq!(bench.stats.calls.load(Relaxed), 1);
+    bench.notes.open("y");
+    assert_eq!(stays.reply().await, (1, "y".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_sending_has_left() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 1, "x").await;
+    bench.notes.until(|happened| happened.started == 1).await;
+    raw.io.shutdown().await.expect("half of it closes");
+    bench.notes.until(|happened| happened.cancelled == 1).await;
+    assert_eq!(raw.frame().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_an_internal_error_of_its_call_only() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 1, "x").await;
+    for (seqid, method) in [(2, "panic"), (3, "panic_late")] {
+        raw.call(method, seqid, "").await;
+        let response = raw.response().await;
+        assert_eq!((response.seqid, application_kind(&response)), (seqid, ApplicationErrorKind::InternalError));
+    }
+    bench.notes.open("x");
+    assert_eq!(raw.reply().await, (1, "x".to_owned()));
+    assert_eq!(bench.stats.panics_total.load(Relaxed), 2);
+}
+
+// Limits
+
+#[tokio::test(start_paused = true)]
+async fn calls_over_the_limit_of_a_connection_are_refused_until_one_ends() {
+    let bench = bench(ServerLimits { calls_per_connection: 2, ..ServerLimits::default() });
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 1, "a").await;
+    raw.call("hold", 2, "b").await;
+    raw.call("echo", 3, "c").await;
+    assert_eq!(raw.exception().await, (3, "calls_per_connection".to_owned()));
+    assert_eq!(bench.stats.limit_hits(Limit::CallsPerConnection), 1);
+    bench.notes.open("a");
+    assert_eq!(raw.reply().await, (1, "a".to_owned()));
+    raw.call("echo", 4, "d").await;
+    assert_eq!(raw.reply().await, (4, "d".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_over_the_limit_is_answered_with_both_numbers_and_ends_the_connection() {
+    for earlier in [0, 1] {
+        let bench = bench(ServerLimits { frame_bytes: 1_000, ..ServerLimits::default() });
+        let (mut raw, task) = bench.connect();
+        for _ in 0..earlier {
+            raw.call("echo", 1, "fits").await;
+            raw.reply().await;
+        }
+        raw.send(&call(Protocol::Compact, "echo", 2, &Note::of(vec![0; 1_000]))).await;
+        let response = raw.response().await;
+        let Err(ResponseError::Application { message, .. }) = response.result::<Note, Note>() else {
+            panic!("expected an application exception")
+        };
+        assert_eq!(response.seqid, 2);
+        assert!(message.contains("limit of 1000 bytes"), "{message}");
+        assert_eq!(raw.frame().await, None);
+        drop(raw);
+        task.await.expect("the connection ends");
+        assert_eq!(bench.stats.limit_hits(Limit::FrameBytes), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_two_gigabytes_allocates_nothing_and_ends_the_connection() {
+    let bench = default_bench();
+    let (mut raw, task) = bench.connect();
+    raw.send(&[0x7f, 0xff, 0xff, 0xff, 0x80, 0x01, 0x00, 0x01]).await;
+    assert_eq!(raw.frame().await, None);
+    drop(raw);
+    task.await.expect("the connection ends");
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_started_frame_must_be_complete_in_time() {
+    for sent in [3, 4, 20, 50_000] {
+        let bench = default_bench();
+        let (mut raw, task) = bench.connect();
+        raw.send(&call(Protocol::Binary, "echo", 1, &Note::of(vec![0; 60_000]))[..sent]).await;
+        let began = Instant::now();
+        assert_eq!(raw.frame().await, None, "{sent} bytes");
+        assert_eq!(began.elapsed().as_secs(), bench.shared.limits.frame_time.as_secs());
+        task.await.expect("the connection ends");
+        assert_eq!(bench.stats.limit_hits(Limit::FrameTime), 1);
+        assert_eq!(bench.in_flight(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_trickles_in_is_not_kept_alive_by_its_bytes() {
+    let bench = default_bench();
+    let (mut raw, task) = bench.connect();
+    let bytes = text_call("echo", 1, "hello");
+    for byte in bytes.chunks(1) {
+        if raw.io.write_all(byte).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    task.await.expect("the connection ends");
+    assert_eq!(bench.stats.limit_hits(Limit::FrameTime), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_and_one_with_calls_is_not() {
+    let bench = default_bench();
+    let idle = bench.shared.limits.idle;
+    let (mut never_spoke, _task) = bench.connect();
+    let (mut busy, _task) = bench.connect();
+    busy.call("hold", 1, "x").await;
+    let began = Instant::now();
+    assert_eq!(never_spoke.frame().await, None);
+    assert_eq!(began.elapsed().as_secs(), idle.as_secs());
+    assert_eq!(bench.stats.limit_hits(Limit::Idle), 1);
+    tokio::time::sleep(3 * idle).await;
+    bench.notes.open("x");
+    assert_eq!(busy.reply().await, (1, "x".to_owned()));
+    let answered = Instant::now();
+    assert_eq!(busy.frame().await, None);
+    assert_eq!(answered.elapsed().as_secs(), idle.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_reads_is_bounded_then_cut_and_stalls_nobody() {
+    let bench = default_bench();
+    let (raw, task) = bench.connect();
+    let (_read, mut write) = tokio::io::split(raw.io);
+    let flood = tokio::spawn(async move {
+        let bytes = call(Protocol::Binary, "echo", 1, &Note::of(vec![0; 10_000]));
+        let mut sent = 0;
+        while write.write_all(&bytes).await.is_ok() {
+            sent += bytes.len();
+        }
+        sent
+    });
+    let (mut other, _task) = bench.connect();
+    other.call("echo", 1, "still here").await;
+    assert_eq!(other.reply().await, (1, "still here".to_owned()));
+    task.await.expect("the connection ends");
+    assert_eq!(bench.stats.limit_hits(Limit::WriteStall), 1);
+    // Two pipes, what waits to be written, one chunk on either side.
+    let sent = flood.await.expect("the flood ends");
+    assert!(sent < OUT_ENOUGH + BATCH + 4 * PIPE, "{sent} bytes were taken");
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_gets_everything() {
+    let bench = default_bench();
+    let (raw, _task) = bench.connect();
+    let (read, mut write) = tokio::io::split(raw.io);
+    let sender = tokio::spawn(async move {
+        for seqid in 1..=400 {
+            let bytes = call(Protocol::Binary, "echo", seqid, &Note::of(vec![0; 10_000]));
+            write.write_all(&bytes).await.expect("the server reads");
+        }
+        write
+    });
+    let mut raw = Raw::over(tokio::io::join(read, tokio::io::sink()));
+    for seqid in 1..=400 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(raw.response().await.seqid, seqid);
+    }
+    let _write = sender.await.expect("the sender does not panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_in_flight_are_waited_for_in_time_refused_after_it_and_come_back() {
+    let bench = bench(ServerLimits { frame_bytes: MB, bytes_in_flight: MB, ..ServerLimits::default() });
+    let (mut holder, _task) = bench.connect();
+    let held = Note::of(vec![b'h'; 900_000]);
+    holder.send(&call(Protocol::Binary, "hold", 1, &held)).await;
+    bench.notes.until(|happened| happened.started == 1).await;
+    assert!(bench.in_flight() >= 900_000);
+
+    // Another big one waits, then is refused, and its connection goes on.
+    let (raw, _task) = bench.connect();
+    let (read, mut write) = tokio::io::split(raw.io);
+    let big = call(Protocol::Compact, "echo", 5, &Note::of(vec![b'b'; 600_000]));
+    let began = Instant::now();
+    let sender = tokio::spawn(async move {
+        write.write_all(&big).await.expect("it is skipped");
+        write.write_all(&text_call("echo", 6, "small")).await.expect("it is read");
+        write
+    });
+    let mut raw = Raw::over(tokio::io::join(read, tokio::io::sink()));
+    assert_eq!(raw.exception().await, (5, "bytes_in_flight".to_owned()));
+    assert_eq!(began.elapsed().as_secs(), bench.shared.limits.frame_time.as_secs());
+    assert_eq!(bench.stats.limit_hits(Limit::BytesInFlight), 1);
+    assert_eq!(raw.reply().await, (6, "small".to_owned()), "small frames still find room");
+    let mut write = sender.await.expect("the sender does not panic");
+
+    // When the holder has its answer, the same call is served.
+    drop(holder);
+    bench.notes.until(|happened| happened.cancelled == 1).await;
+    let sender = tokio::spawn(async move {
+        write.write_all(&call(Protocol::Compact, "echo", 7, &Note::of(vec![b'b'; 600_000]))).await.expect("it is read");
+        write
+    });
+    assert_eq!(raw.reply().await.0, 7);
+    let _write = sender.await.expect("the sender does not panic");
+    tokio::time::sleep(2 * LET_GO + Duration::from_millis(10)).await;
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_big_frame_gets_the_bytes_that_others_release() {
+    let bench = bench(ServerLimits { frame_bytes: MB, bytes_in_flight: MB, ..ServerLimits::default() });
+    let (mut holder, _task) = bench.connect();
+    holder.send(&call(Protocol::Binary, "echo", 1, &Note::of(vec![b'h'; 900_000]))[..800_000]).await;
+    let (mut waits, _task) = bench.connect();
+    let call = call(Protocol::Binary, "echo", 2, &Note::of(vec![b'w'; 500_000]));
+    let waiter = tokio::spawn(async move {
+        waits.send(&call).await;
+        waits.reply().await.0
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(holder);
+    assert_eq!(waiter.await.expect("it is answered"), 2);
+    assert_eq!(bench.stats.limit_hits(Limit::BytesInFlight), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_in_flight_keep_in_memory_is_charged() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    for seqid in 1..=500 {
+        raw.send(&call(Protocol::Binary, "hold", seqid, &Note::of(vec![0; 1_000]))).await;
+    }
+    bench.notes.until(|happened| happened.started == 500).await;
+    // All but the bytes that every connection owns.
+    assert!(bench.in_flight() >= 500 * 1_000 - 2 * crate::inbound::OWN, "{}", bench.in_flight());
+    assert!(bench.in_flight() < 2 * 500 * 1_000, "{}", bench.in_flight());
+    drop(raw);
+    bench.notes.until(|happened| happened.cancelled == 500).await;
+    tokio::task::yield_now().await;
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nesting_and_containers_over_the_limit_are_errors_of_their_call_only() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    // A chain of structs, by hand: 3: struct { 3: struct { ...
+    let mut deep = vec![0x0c, 0, 1];
+    deep.extend([0x0c, 0, 3].repeat(10_000));
+    deep.extend([0].repeat(10_002));
+    // 4: list<i64> of 2^31-1 elements, in a few bytes.
+    let long = [0x0c, 0, 1, 0x0f, 0, 4, 0x0a, 0x7f, 0xff, 0xff, 0xff, 0, 0];
+    for (seqid, args) in [(1, &deep[..]), (2, &long[..])] {
+        let mut payload = b"\x80\x01\x00\x01\x00\x00\x00\x04echo\x00\x00\x00".to_vec();
+        payload.push(seqid);
+        payload.extend(args);
+        raw.send(&(payload.len() as u32).to_be_bytes()).await;
+        raw.send(&payload).await;
+        let response = raw.response().await;
+        assert_eq!(response.seqid, i32::from(seqid));
+        assert_eq!(application_kind(&response), ApplicationErrorKind::ProtocolError);
+    }
+    raw.call("echo", 3, "goes on").await;
+    assert_eq!(raw.reply().await, (3, "goes on".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_message_end_the_connection() {
+    for frame in [&b"\x00\x00\x00\x00"[..], b"\x00\x00\x00\x05hello", b"\x00\x00\x00\x06\x80\x01\x00\x02\x00\x00"] {
+        let bench = default_bench();
+        let (mut raw, task) = bench.connect();
+        raw.call("echo", 1, "fine").await;
+        raw.reply().await;
+        raw.send(frame).await;
+        assert_eq!(raw.frame().await, None, "{frame:?}");
+        drop(raw);
+        task.await.expect("the connection ends");
+    }
+}
+
+// Sniffing
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_framed_thrift_is_told_so_and_closed() {
+    let cases: [(&[u8], &[u8]); 5] = [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\x15\x03"),
+        (b"\x80\x01\x00\x01\x00\x00\x00\x04ping\x00\x00\x00\x01\x00", b"\x80\x01\x00\x03"),
+        (b"\x82\x21\x01\x04ping\x00", b"\x82"),
+        (b"\x00\x00\x00\x10\x00\x00\x00\x04ping\x01\x00\x00\x00\x01\x00\x00\x00", b"\x00\x00\x00"),
+    ];
+    for (sent, expected) in cases {
+        let bench = default_bench();
+        let (mut raw, task) = bench.connect();
+        raw.send(sent).await;
+        let answer = raw.rest().await;
+        assert!(answer.starts_with(expected), "{sent:?} was answered with {:?}", String::from_utf8_lossy(&answer));
+        drop(raw);
+        task.await.expect("the connection ends");
+        assert_eq!(bench.stats.sniffed_total.load(Relaxed), 1);
+        assert_eq!(bench.notes.happened().started, 0);
+    }
+}
+
+// Drain
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_refuses_new_calls_finishes_old_ones_then_closes() {
+    let bench = default_bench();
+    let (mut raw, task) = bench.connect();
+    raw.call("hold", 1, "x").await;
+    bench.notes.until(|happened| happened.started == 1).await;
+    bench.drain.start();
+    raw.call("echo", 2, "late").await;
+    assert_eq!(raw.exception().await, (2, "draining".to_owned()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.notes.open("x");
+    assert_eq!(raw.reply().await, (1, "x".to_owned()));
+    assert_eq!(raw.frame().await, None);
+    drop(raw);
+    task.await.expect("the connection ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_closes_idle_connections_at_once() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    raw.call("echo", 1, "x").await;
+    raw.reply().await;
+    bench.drain.start();
+    assert_eq!(raw.frame().await, None);
+}
