@@ -16,6 +16,7 @@ use idl::inference::{
     Tensor,
 };
 use idl::{Dispatched, Handling, Inference, dispatch_inference, methods};
+use proptest::prelude::*;
 use wire::{
     ApplicationErrorKind, DecodeLimits, MessageKind, Protocol, Request, Response, ResponseError, TSerializable,
 };
@@ -167,6 +168,48 @@ fn absent_fields_stay_absent_and_unknown_enum_values_survive() {
         for protocol in BOTH {
             let request = request(protocol, "complete", MessageKind::Call, &args);
             assert_eq!(request.args::<ChatRequest>().unwrap(), args);
+        }
+    }
+}
+
+/// Calls some `args::<T>()`, for the generated reader of each type that comes from outside.
+fn read_all(request: &Request) {
+    use idl::{admin, chat, health, inference};
+    let _ = request.args::<ModelsRequest>();
+    let _ = request.args::<InferRequest>();
+    let _ = request.args::<ClassifyRequest>();
+    let _ = request.args::<CancelRequest>();
+    let _ = request.args::<ChatRequest>();
+    let _ = request.args::<chat::StartRequest>();
+    let _ = request.args::<chat::NextRequest>();
+    let _ = request.args::<chat::StopRequest>();
+    let _ = request.args::<health::CheckRequest>();
+    let _ = request.args::<admin::LoadRequest>();
+    let _ = request.args::<admin::UnloadRequest>();
+    let _ = request.args::<admin::StatisticsRequest>();
+    // Replies are read with the same code, from servers that may be broken.
+    let _ = request.args::<inference::ModelsReply>();
+    let _ = request.args::<chat::NextReply>();
+    let _ = request.args::<Fault>();
+}
+
+proptest! {
+    #[test]
+    fn random_arguments_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), compact: bool) {
+        let head: &[u8] = if compact { b"\x82\x21\x01\x01p\x1c" } else { b"\x80\x01\0\x01\0\0\0\x01p\0\0\0\x01\x0c\0\x01" };
+        read_all(&Request::parse(Bytes::from([head, &bytes].concat()), &DecodeLimits::default()).unwrap());
+    }
+
+    #[test]
+    fn damaged_arguments_never_panic(compact: bool, at: prop::sample::Index, byte: u8) {
+        let tensor = Tensor { name: Some("x".to_owned()), shape: Some(vec![1, 2]), data: Some(Bytes::from_static(b"12345678")), ..Tensor::default() };
+        let args = InferRequest { inputs: Some(vec![tensor.clone(), tensor]), outputs: Some(vec!["y".to_owned()]), ..InferRequest::default() };
+        let frame = wire::encode_call(BOTH[usize::from(compact)], "infer", 7, MessageKind::Call, &args).unwrap();
+        let mut bytes = frame.to_bytes().slice(4..).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(request) = Request::parse(Bytes::from(bytes), &DecodeLimits::default()) {
+            read_all(&request);
         }
     }
 }

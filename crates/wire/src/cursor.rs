@@ -18,8 +18,9 @@ pub(crate) struct Cursor {
     depth: usize,
     deepest: usize,
     elements_left: usize,
+    structs: usize,
     structs_left: usize,
-    limits: DecodeLimits,
+    most_elements: usize,
     /// Type of the value that comes next and of the one after it (a map's first value), where the wire has told.
     announced: [Option<TType>; 2],
     field: i16,
@@ -27,14 +28,16 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn new(frame: Bytes, limits: &DecodeLimits) -> Self {
+        let structs = limits.structs.min(256 + frame.len() / 8);
         Self {
             frame,
             at: 0,
             depth: 0,
             deepest: limits.depth.min(DecodeLimits::DEEPEST),
             elements_left: limits.container,
-            structs_left: limits.structs,
-            limits: *limits,
+            structs,
+            structs_left: structs,
+            most_elements: limits.container,
             announced: [None, None],
             field: 0,
         }
@@ -98,7 +101,7 @@ impl Cursor {
             return Err(new_protocol_error(ProtocolErrorKind::DepthLimit, text));
         }
         if self.structs_left == 0 {
-            return Err(too_much(format!("message has more than {} structs", self.limits.structs)));
+            return Err(too_much(format!("message has more than {} structs", self.structs)));
         }
         self.depth += 1;
         self.structs_left -= 1;
@@ -120,7 +123,7 @@ impl Cursor {
             return Err(too_much(format!("count of {claimed} elements, {} bytes are left", self.left())));
         }
         if elements > self.elements_left {
-            return Err(too_much(format!("message has more than {} elements", self.limits.container)));
+            return Err(too_much(format!("message has more than {} elements", self.most_elements)));
         }
         self.elements_left -= elements;
         Ok(count)

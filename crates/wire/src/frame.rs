@@ -2,7 +2,7 @@
 //!
 //! Promises: memory grows with the bytes that arrived, never with the length that a peer claims.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{FrameError, FrameLimits};
 
@@ -37,8 +37,8 @@ pub fn split_frame(buffer: &mut BytesMut, limits: &FrameLimits) -> Result<Option
     if buffer.len() - PREFIX < bytes {
         return Ok(None);
     }
-    let mut frame = buffer.split_to(PREFIX + bytes);
-    Ok(Some(frame.split_off(PREFIX).freeze()))
+    buffer.advance(PREFIX);
+    Ok(Some(buffer.split_to(bytes).freeze()))
 }
 
 /// How many bytes the started frame still lacks: 0 when the buffer is empty or holds a whole frame. Until the prefix

@@ -33,7 +33,8 @@ pub struct DecodeLimits {
     pub depth: usize,
     /// Most elements of all lists, sets and maps of one message together (a map's entry counts once).
     pub container: usize,
-    /// Most structs in one message: an empty struct is one byte on the wire and some hundred in memory.
+    /// Most structs in one message. Whatever is set, a message has at most 256 and one for each eight of its bytes: an
+    /// empty struct is one byte on the wire and some hundred in memory, and real ones have fields.
     pub structs: usize,
     /// Longest method name in bytes, the multiplexed service name included.
     pub method_bytes: usize,
@@ -45,8 +46,8 @@ impl DecodeLimits {
 }
 
 impl Default for DecodeLimits {
-    /// 64 deep, 1,000,000 elements, 100,000 structs, names of 256 bytes.
+    /// 64 deep, 1,000,000 elements, 1,000,000 structs, names of 256 bytes.
     fn default() -> Self {
-        Self { depth: Self::DEEPEST, container: 1_000_000, structs: 100_000, method_bytes: 256 }
+        Self { depth: Self::DEEPEST, container: 1_000_000, structs: 1_000_000, method_bytes: 256 }
     }
 }

@@ -138,6 +138,19 @@ fn many_small_things_are_counted_over_the_whole_message() {
 }
 
 #[test]
+fn empty_structs_are_limited_by_the_bytes_of_the_message() {
+    for protocol in [Protocol::Binary, Protocol::Compact] {
+        let many = Sample { nested: Some(vec![Sample::default(); 100_000]), ..Sample::default() };
+        let frame = encode_call(protocol, "p", 1, MessageKind::Call, &many).unwrap().to_bytes().slice(4..);
+        let bytes = frame.len();
+        let (result, allocated) = counted(|| decode(frame));
+        assert!(result.unwrap_err().to_string().ends_with("structs"));
+        // Some 350 bytes for one, and a list that grew by doubling.
+        assert!(allocated < 200 * bytes, "{allocated} bytes were allocated for a message of {bytes}");
+    }
+}
+
+#[test]
 fn a_field_of_another_type_is_an_error_that_names_both() {
     let error = decode(binary(b"\x08\0\x08\0\0\0\x02ab\0\0")).unwrap_err();
     assert_eq!(error.to_string(), "field 8 is i32 on the wire, string was expected");
