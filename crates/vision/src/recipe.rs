@@ -4,6 +4,7 @@
 
 use crate::header::{Header, Wanted};
 use crate::row::Placement;
+use crate::subject::ANALYSIS_EDGE;
 use serde::Deserialize;
 use std::fmt;
 use thiserror::Error;
@@ -96,7 +97,8 @@ pub enum Invert {
     Never,
     /// Pixels become 255 minus themselves.
     Always,
-    /// Inverted when the picture is dark on light.
+    /// A dark subject on a light background becomes light on black, the background's shading removed; other pictures stay.
+    /// Needs `color = "gray"`. The steps stand in `models/train/PREPROCESS.md`.
     Auto,
 }
 
@@ -107,7 +109,7 @@ pub enum Trim {
     /// The whole picture counts.
     #[default]
     Never,
-    /// The subject is found and framed with `trim_margin`.
+    /// With `invert = "auto"`: a subject on a light background is cut out and framed with `trim_margin`.
     Auto,
 }
 
@@ -156,6 +158,7 @@ pub struct InputTable {
     #[serde(default)]
     pub trim: Trim,
     /// With `trim = "auto"`: empty border kept on each side, as a share of the longer edge of the subject.
+    /// Default: 0.
     #[serde(default)]
     pub trim_margin: Option<f64>,
     /// Red, green, blue: behind transparent pixels and, with `fit = "pad"`, around the picture. Default: white.
@@ -237,6 +240,10 @@ impl TryFrom<InputTable> for Recipe {
         check(table.std.iter().all(|std| *std != 0.0), "std", &table.std, "other than 0")?;
         let scale = table.scale.unwrap_or(if table.dtype == Dtype::U8 { 1.0 } else { 1.0 / 255.0 });
         check(scale.is_finite() && scale != 0.0, "scale", scale, "finite and other than 0")?;
+        let may_be_auto = table.invert != Invert::Auto || table.color == ColorOrder::Gray;
+        check(may_be_auto, "invert", "auto", "never or always unless color = \"gray\"")?;
+        let may_trim = table.trim == Trim::Never || table.invert == Invert::Auto;
+        check(may_trim, "trim", "auto", "never unless invert = \"auto\"")?;
         if let Some(margin) = table.trim_margin {
             check(table.trim == Trim::Auto, "trim_margin", margin, "absent unless trim = \"auto\"")?;
             check((0.0..=4.0).contains(&margin), "trim_margin", margin, "0 to 4")?;
@@ -299,12 +306,15 @@ impl Recipe {
     #[must_use]
     pub fn wanted(&self, header: &Header) -> Wanted {
         let gray = self.table.color == ColorOrder::Gray;
-        // The subject may be a small part of the picture: nobody knows yet.
-        if self.table.trim == Trim::Auto || self.table.invert == Invert::Auto {
-            return Wanted { gray, ..Wanted::EVERYTHING };
+        let (width, height) = Placement::resized(&self.table, header.width, header.height);
+        if self.table.invert != Invert::Auto {
+            return Wanted { min_width: width, min_height: height, gray };
         }
-        let (min_width, min_height) = Placement::resized(&self.table, header.width, header.height);
-        Wanted { min_width, min_height, gray }
+        // The subject may be a small part, found in a copy of `ANALYSIS_EDGE`: four times that, so that it makes no difference
+        // (under one level) whether the copy was made from the full picture.
+        let (enough, longest) = (u64::from(4 * ANALYSIS_EDGE), u64::from(header.width.max(header.height)));
+        let scaled = |edge: u32| (u64::from(edge) * enough).div_ceil(longest).min(u64::from(edge)) as u32;
+        Wanted { min_width: width.max(scaled(header.width)), min_height: height.max(scaled(header.height)), gray }
     }
 }
 
@@ -332,14 +342,14 @@ mod tests {
             name = "pixel_values"
             width = 28
             height = 32
-            color = "bgr"
+            color = "gray"
             layout = "nhwc"
             dtype = "f16"
             fit = "crop"
             resize = 40
             filter = "lanczos3"
             scale = 1.0
-            mean = [1.0, 2.0, 3.0]
+            mean = [2.0]
             std = [2.0]
             invert = "auto"
             trim = "auto"
@@ -347,9 +357,9 @@ mod tests {
             background = [1, 2, 3]
         "#;
         let recipe = parse(text).expect("parses");
-        assert_eq!(recipe.row_shape(), [32, 28, 3]);
-        assert_eq!(recipe.row_bytes(), 28 * 32 * 3 * 2);
-        assert_eq!(recipe.levels[1][10], 4.0);
+        assert_eq!(recipe.row_shape(), [32, 28, 1]);
+        assert_eq!(recipe.row_bytes(), 28 * 32 * 2);
+        assert_eq!(recipe.levels[0][10], 4.0);
         assert_eq!(recipe.table().name.as_deref(), Some("pixel_values"));
     }
 
@@ -364,6 +374,8 @@ mod tests {
             ("std = [0.0]", "`input.std` is [0.0], allowed is other than 0"),
             ("scale = nan", "`input.scale` is NaN"),
             ("trim_margin = 0.1", "`input.trim_margin` is 0.1"),
+            ("invert = 'auto'", "`input.invert` is \"auto\", allowed is never or always unless color"),
+            ("color = 'gray'\ntrim = 'auto'", "`input.trim` is \"auto\", allowed is never unless invert"),
             ("background = [1, 2, 300]", "300"),
         ] {
             let error = parse(&format!("width = 224\nheight = 224\n{line}")).expect_err(line);

@@ -3,8 +3,8 @@
 use crate::colour::luma;
 use crate::error::ImageError;
 use crate::picture::{Channels, Picture};
-use crate::recipe::{ColorOrder, Dtype, Filter, Fit, InputTable, Invert, Layout, Recipe};
-use crate::subject::Part;
+use crate::recipe::{ColorOrder, Dtype, Filter, Fit, InputTable, Invert, Layout, Recipe, Trim};
+use crate::subject::{self, Gray, Part, Subject};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use half::f16;
@@ -14,6 +14,7 @@ use half::f16;
 pub struct Scratch {
     resizer: Resizer,
     gray: Vec<u8>,
+    reduced: Vec<u8>,
     resized: Vec<u8>,
     framed: Vec<u8>,
 }
@@ -29,7 +30,7 @@ impl Scratch {
     }
 
     fn give_back_giants(&mut self) {
-        for buffer in [&mut self.gray, &mut self.resized, &mut self.framed] {
+        for buffer in [&mut self.gray, &mut self.reduced, &mut self.resized, &mut self.framed] {
             if buffer.capacity() > KEPT_BYTES {
                 *buffer = Vec::new();
             }
@@ -70,24 +71,23 @@ impl Placement {
         }
     }
 
-    fn of(table: &InputTable, part: Part) -> Self {
-        let (width, height) = Self::resized(table, part.width, part.height);
-        let (left, top) = (f64::from(part.left), f64::from(part.top));
-        let (source_width, source_height) = (f64::from(part.width), f64::from(part.height));
+    fn of(table: &InputTable, source_width: u32, source_height: u32) -> Self {
+        let (width, height) = Self::resized(table, source_width, source_height);
+        let (source_width, source_height) = (f64::from(source_width), f64::from(source_height));
         let all = Part { left: 0, top: 0, width: table.width, height: table.height };
         match table.fit {
-            Fit::Stretch => Self { source: [left, top, source_width, source_height], target: all },
+            Fit::Stretch => Self { source: [0.0, 0.0, source_width, source_height], target: all },
             Fit::Crop => {
                 let (scale_x, scale_y) = (source_width / f64::from(width), source_height / f64::from(height));
-                let cut_x = f64::from(half_to_even(width - table.width)) * scale_x;
-                let cut_y = f64::from(half_to_even(height - table.height)) * scale_y;
-                let source_width = (f64::from(table.width) * scale_x).min(source_width - cut_x);
-                let source_height = (f64::from(table.height) * scale_y).min(source_height - cut_y);
-                Self { source: [left + cut_x, top + cut_y, source_width, source_height], target: all }
+                let left = f64::from(half_to_even(width - table.width)) * scale_x;
+                let top = f64::from(half_to_even(height - table.height)) * scale_y;
+                let cut_width = (f64::from(table.width) * scale_x).min(source_width - left);
+                let cut_height = (f64::from(table.height) * scale_y).min(source_height - top);
+                Self { source: [left, top, cut_width, cut_height], target: all }
             }
             Fit::Pad => {
                 let target = Part { left: (table.width - width) / 2, top: (table.height - height) / 2, width, height };
-                Self { source: [left, top, source_width, source_height], target }
+                Self { source: [0.0, 0.0, source_width, source_height], target }
             }
         }
     }
@@ -138,7 +138,7 @@ impl Recipe {
             return Err(ImageError::WrongRow { expected: self.row_elements(), actual: row.len() });
         }
         let table = self.table();
-        let Scratch { resizer, gray, resized, framed } = scratch;
+        let Scratch { resizer, gray, reduced, resized, framed } = scratch;
         let source = if table.color == ColorOrder::Gray && picture.channels == Channels::Rgb {
             gray.clear();
             gray.extend(picture.pixels.as_chunks::<3>().0.iter().map(|&rgb| luma(rgb)));
@@ -146,10 +146,15 @@ impl Recipe {
         } else {
             Source::whole(picture)
         };
-        let all = Part { left: 0, top: 0, width: source.width, height: source.height };
-        let (part, inverted) = (all, table.invert == Invert::Always);
-        let placement = Placement::of(table, part);
-        let pixels = source.place(placement, table, self.background(), resizer, resized, framed)?;
+        let found = if table.invert == Invert::Auto { source.subject(table, resizer, reduced)? } else { None };
+        // A subject is light on black already, and what is around it is black.
+        let (source, background) = match &found {
+            Some(subject) => (Source::of_subject(subject), [0; 3]),
+            None => (source, self.background()),
+        };
+        let inverted = table.invert == Invert::Always;
+        let placement = Placement::of(table, source.width, source.height);
+        let pixels = source.place(placement, table, background, resizer, resized, framed)?;
 
         let levels: Vec<[T; 256]> = self
             .levels
@@ -209,6 +214,30 @@ impl<'a> Source<'a> {
     fn whole(picture: &'a Picture) -> Self {
         let Picture { width, height, channels, ref pixels } = *picture;
         Self { pixels, width, height, channels: channels.count() }
+    }
+
+    fn of_subject(subject: &'a Subject) -> Self {
+        Self { pixels: &subject.pixels, width: subject.width as u32, height: subject.height as u32, channels: 1 }
+    }
+
+    /// The subject, light on black, when this (gray) source has a light background.
+    fn subject(
+        &self,
+        table: &InputTable,
+        resizer: &mut Resizer,
+        reduced: &mut Vec<u8>,
+    ) -> Result<Option<Subject>, ImageError> {
+        let size = subject::reduced((self.width, self.height));
+        let pixels = if size == (self.width, self.height) {
+            self.pixels
+        } else {
+            let whole = [0.0, 0.0, f64::from(self.width), f64::from(self.height)];
+            self.resize(whole, size, Filter::Bilinear, resizer, reduced)?;
+            reduced.as_slice()
+        };
+        let image = Gray { pixels, width: size.0 as usize, height: size.1 as usize };
+        let trim = (table.trim == Trim::Auto).then(|| table.trim_margin.unwrap_or(0.0));
+        Ok(subject::has_light_background(image).then(|| subject::extract(image, trim)))
     }
 
     /// The pixels of the row, resized and framed, in this source's channels.

@@ -1,0 +1,240 @@
+//! Every awkward file gives the right pixels or the right error, in bounded memory; so do damaged copies of them.
+
+mod held;
+
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use vision::{Channels, ImageError, Limits, Orientation, Picture, Wanted};
+
+#[derive(Deserialize)]
+struct Expected {
+    file: String,
+    expect: String,
+    w: Option<u32>,
+    h: Option<u32>,
+    corner: Option<[u8; 3]>,
+}
+
+/// Where the table allows two answers, ours is the first (`expect`), except here.
+const OTHERWISE: &[(&str, &str)] = &[("arithmetic.jpg", "ok")];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/odd-images")
+}
+
+fn bytes(file: &str) -> Vec<u8> {
+    std::fs::read(folder().join(file)).expect("the file is in the tree")
+}
+
+fn expected() -> Vec<Expected> {
+    let table = serde_json::from_slice::<Vec<Expected>>(&bytes("expected.json")).expect("the table parses");
+    assert!(table.len() > 50, "only {} files", table.len());
+    table
+}
+
+const WHITE: [u8; 3] = [255; 3];
+
+fn everything(gray: bool) -> Wanted {
+    Wanted { gray, ..Wanted::EVERYTHING }
+}
+
+fn read(encoded: &[u8], limits: &Limits, gray: bool) -> Result<Picture, ImageError> {
+    let header = vision::inspect(encoded, limits)?;
+    let picture = vision::decode(encoded, &header, &everything(gray), WHITE)?;
+    assert_eq!((picture.width, picture.height), (header.width, header.height));
+    Ok(picture)
+}
+
+fn kind(result: &Result<Picture, ImageError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(ImageError::Empty) => "empty",
+        Err(ImageError::NotAnImage) => "not_an_image",
+        Err(ImageError::Unsupported { .. }) => "unsupported",
+        Err(ImageError::Corrupt { .. }) => "corrupt",
+        Err(ImageError::TooLarge(_)) => "too_large",
+        Err(_) => "a defect",
+    }
+}
+
+/// Mean of the top left 8x8 pixels, each channel.
+fn corner(picture: &Picture) -> Vec<f64> {
+    let channels = picture.channels.count();
+    let (wide, high) = (picture.width.min(8) as usize, picture.height.min(8) as usize);
+    let pixel = |x: usize, y: usize, channel: usize| {
+        f64::from(picture.pixels[(y * picture.width as usize + x) * channels + channel])
+    };
+    let mean = |channel| {
+        let sum: f64 = (0..high).flat_map(|y| (0..wide).map(move |x| (x, y))).map(|(x, y)| pixel(x, y, channel)).sum();
+        sum / (wide * high) as f64
+    };
+    (0..channels).map(mean).collect()
+}
+
+#[test]
+fn each_file_gives_its_pixels_or_its_error() {
+    let mut wrong = Vec::new();
+    for expected in expected() {
+        let result = read(&bytes(&expected.file), &Limits::default(), false);
+        let ours = OTHERWISE.iter().find(|(file, _)| *file == expected.file).map(|(_, kind)| *kind);
+        if kind(&result) != ours.unwrap_or(&expected.expect) {
+            wrong.push(format!("{}: {} and not {}: {:?}", expected.file, kind(&result), expected.expect, result.err()));
+            continue;
+        }
+        let Ok(picture) = result else { continue };
+        if Some(picture.width) != expected.w || Some(picture.height) != expected.h {
+            wrong.push(format!("{}: {}x{}", expected.file, picture.width, picture.height));
+        }
+        // The table's colour is that without conversion; the converted one stands in its description.
+        let colour = if expected.file == "icc-wide.jpg" { Some([241, 0, 0]) } else { expected.corner };
+        let found = corner(&picture);
+        if let Some(colour) = colour
+            && found.iter().zip(colour).any(|(found, colour)| (found - f64::from(colour)).abs() > 12.0)
+        {
+            wrong.push(format!("{}: corner {found:?} and not {colour:?}", expected.file));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn gray_is_the_luma_of_the_colours() {
+    for expected in expected() {
+        let encoded = bytes(&expected.file);
+        let (Ok(colour), gray) = (read(&encoded, &Limits::default(), false), read(&encoded, &Limits::default(), true))
+        else {
+            continue;
+        };
+        let gray = gray.expect("decodes in colour");
+        assert_eq!(gray.channels, Channels::Gray, "{}", expected.file);
+        let weigh =
+            |pixel: &[u8; 3]| 0.299 * f64::from(pixel[0]) + 0.587 * f64::from(pixel[1]) + 0.114 * f64::from(pixel[2]);
+        if colour.channels == Channels::Rgb {
+            // Mean difference: a JPEG's stored luma differs from that of clamped colours where they are vivid.
+            let pairs = colour.pixels.as_chunks::<3>().0.iter().zip(&gray.pixels);
+            let sum: f64 = pairs.map(|(colour, &gray)| (weigh(colour) - f64::from(gray)).abs()).sum();
+            let mean = sum / gray.pixels.len() as f64;
+            assert!(mean < 1.5, "{}: {mean}", expected.file);
+        } else {
+            assert_eq!(colour, gray, "{}", expected.file);
+        }
+    }
+}
+
+#[test]
+fn transparent_pixels_show_the_stated_background() {
+    for file in ["rgba.png", "clear.png", "lossless-alpha.webp"] {
+        let encoded = bytes(file);
+        let header = vision::inspect(&encoded, &Limits::default()).expect(file);
+        for background in [WHITE, [10, 200, 90]] {
+            let picture = vision::decode(&encoded, &header, &Wanted::EVERYTHING, background).expect(file);
+            assert_eq!(picture.pixels[..3], background, "{file}");
+        }
+    }
+}
+
+#[test]
+fn orientation_is_told_by_the_header() {
+    for value in 1..=8 {
+        let header = vision::inspect(&bytes(&format!("exif-{value}.jpg")), &Limits::default()).expect("header");
+        assert_eq!(header.orientation, Orientation::from_exif(value));
+        assert_eq!((header.width, header.height), (96, 64));
+    }
+}
+
+#[test]
+fn what_is_encoded_carries_no_place_and_no_maker() {
+    let encoded = bytes("exif-gps.jpg");
+    let has = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    assert!(has(&encoded, b"Exif"));
+    let picture = read(&encoded, &Limits::default(), false).expect("decodes");
+    for bytes in [
+        vision::encode_jpeg(&picture, 90).expect("encodes"),
+        vision::encode_png(&picture).expect("encodes"),
+        vision::preview(&picture, 32).expect("encodes"),
+        vision::preview_encoded(&encoded, &Limits::default(), 32).expect("encodes"),
+    ] {
+        assert!(!has(&bytes, b"Exif") && !has(&bytes, b"eXIf") && !has(&bytes, b"GPS"));
+    }
+}
+
+/// Budget for a decode: what the header says, and the error's text.
+fn budget(encoded: &[u8], limits: &Limits, gray: bool) -> u64 {
+    let decoded = vision::inspect(encoded, limits).map_or(0, |header| header.decoded_bytes(everything(gray)));
+    decoded + (64 << 10)
+}
+
+#[test]
+fn no_file_takes_more_memory_than_its_header_announces() {
+    for expected in expected() {
+        let encoded = bytes(&expected.file);
+        for gray in [false, true] {
+            let budget = budget(&encoded, &Limits::default(), gray);
+            let (result, most) = held::most_held(|| read(&encoded, &Limits::default(), gray));
+            assert!(most <= budget, "{}: {most} bytes held, {budget} announced: {:?}", expected.file, result.err());
+        }
+    }
+}
+
+#[test]
+fn bombs_stay_small() {
+    for file in
+        ["bomb-idat.png", "bomb-ztxt.png", "bomb-12000.png", "huge-header.png", "max-header.png", "huge-claim.jpg"]
+    {
+        let encoded = bytes(file);
+        let (result, most) = held::most_held(|| read(&encoded, &Limits::default(), false));
+        // 64 MiB and more when unpacked.
+        assert!(most < 1 << 20, "{file}: {most} bytes held: {:?}", result.err());
+    }
+}
+
+#[test]
+fn reading_a_header_allocates_nothing() {
+    for expected in expected().iter().filter(|expected| expected.expect == "ok") {
+        let encoded = bytes(&expected.file);
+        let (_, most) = held::most_held(|| vision::inspect(&encoded, &Limits::default()).is_ok());
+        assert_eq!(most, 0, "{}", expected.file);
+    }
+}
+
+/// Replays what a fuzzer would do: bits flipped, bytes replaced, the end cut off, at seeded places.
+#[test]
+fn damaged_files_neither_panic_nor_grow() {
+    let seed = std::env::var("VISION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_101);
+    println!("VISION_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    // Damage to a size may make it large; that is refused here, so that the test stays quick.
+    let limits = Limits { pixels: 1 << 20, ..Limits::default() };
+    let mut gave_up = Vec::new();
+    for expected in expected() {
+        let whole = bytes(&expected.file);
+        if whole.is_empty() {
+            continue;
+        }
+        let rounds = if whole.len() > 20_000 { 30 } else { 120 };
+        for round in 0..rounds {
+            let mut damaged = whole.clone();
+            if round % 3 == 0 {
+                damaged.truncate(random.usize(0..whole.len()));
+            }
+            // Half of the damage goes to the first bytes, where the sizes are.
+            for _ in 0..random.usize(0..5) {
+                let reach = if random.bool() { damaged.len() } else { damaged.len().min(200) };
+                if reach > 0 {
+                    let at = random.usize(0..reach);
+                    damaged[at] = if random.bool() { random.u8(..) } else { damaged[at] ^ (1 << random.u8(0..8)) };
+                }
+            }
+            let gray = random.bool();
+            let budget = budget(&damaged, &limits, gray);
+            let (result, most) = held::most_held(|| read(&damaged, &limits, gray));
+            let name = format!("{} round {round}", expected.file);
+            assert!(most <= budget, "{name}: {most} bytes held, {budget} announced: {:?}", result.err());
+            assert_ne!(kind(&result), "a defect", "{name}: {:?}", result.err());
+            if matches!(&result, Err(ImageError::Corrupt { reason, .. }) if reason.contains("gave up")) {
+                gave_up.push(name);
+            }
+        }
+    }
+    assert!(gave_up.is_empty(), "decoders panicked inside: {gave_up:?}");
+}
