@@ -1,1 +1,12 @@
-//! Placeholder.
+//! This crate knows how to run a process in production: settings, logs, metrics, signals.
+//!
+//! Both programs need the same things around their own work, and operators need them to look the same.
+//! Not here: what the programs do (`server`, `gateway`).
+
+pub mod admin;
+pub mod exposure;
+pub mod files;
+pub mod logs;
+pub mod metrics;
+pub mod settings;
+pub mod signals;

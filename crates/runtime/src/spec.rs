@@ -41,7 +41,7 @@ impl TensorSpec {
     }
 
     /// Says what is wrong with `tensor` as this input.
-    pub(crate) fn check(&self, tensor: &Tensor) -> Result<(), String> {
+    pub fn check(&self, tensor: &Tensor) -> Result<(), String> {
         if tensor.dtype != self.dtype {
             return Err(format!("element type is {}, the model takes {}", tensor.dtype, self.dtype));
         }

@@ -1,0 +1,249 @@
+//! All models of a process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fault::Fault;
+use model_store::{ModelFolder, StoreError};
+use parking_lot::Mutex;
+use runtime::Runtime;
+use tracing::warn;
+use units::ModelName;
+
+use crate::decoding::Decoders;
+use crate::load::load;
+use crate::model::Model;
+use crate::observe::Observe;
+use crate::settings::Settings;
+use crate::state::State;
+
+/// What an orchestrator asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Every model that was asked about answers.
+    Serving,
+    /// Broken.
+    NotServing,
+    /// Starting.
+    Loading,
+    /// Stopping.
+    Draining,
+}
+
+/// The health of one model.
+#[derive(Clone, Debug)]
+pub struct ModelHealth {
+    /// Its name.
+    pub name: ModelName,
+    /// Its status.
+    pub status: Status,
+    /// One sentence when it does not serve.
+    pub reason: Option<String>,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Rows in runs.
+    pub running: usize,
+}
+
+/// The health of what was asked about.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The worst status of all.
+    pub status: Status,
+    /// One sentence when that is not `Serving`.
+    pub reason: Option<String>,
+    /// How long it has held.
+    pub since: Duration,
+    /// Work in hand by what can be done at once; the highest of all models.
+    pub load: f64,
+    /// False when a worker hangs and only a restart helps.
+    pub live: bool,
+    /// One for each model.
+    pub models: Vec<ModelHealth>,
+}
+
+/// All models of a process.
+pub struct Engine {
+    models: Vec<Arc<Model>>,
+    /// Folders that are no models, with the reason.
+    rejected: Vec<String>,
+    draining: AtomicBool,
+    started: Instant,
+    last: Mutex<(Status, Instant)>,
+}
+
+impl Engine {
+    /// Finds the models and begins to load them in the background, one after the other. `observer` is asked once for each.
+    ///
+    /// # Errors
+    /// When a folder cannot be read, or no model is found; the message says where it looked.
+    pub fn start(
+        settings: Settings,
+        runtime: &'static Runtime,
+        mut observer: impl FnMut(&ModelName) -> Arc<dyn Observe>,
+    ) -> Result<Arc<Self>, String> {
+        let (folders, rejected) = find(&settings)?;
+        let settings = Arc::new(settings);
+        let decoders = Arc::new(Decoders::new(settings.decode_threads, settings.decoded_bytes, settings.pictures));
+        let models: Vec<Arc<Model>> = folders
+            .into_iter()
+            .map(|folder| {
+                let observer = observer(&folder.name);
+                Arc::new(Model::new(folder, Arc::clone(&settings), Arc::clone(&decoders), observer))
+            })
+            .collect();
+        let now = Instant::now();
+        let loading = models.clone();
+        let busy = Arc::new(AtomicUsize::new(0));
+        let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(move || {
+            for model in &loading {
+                load(model, runtime, &busy);
+            }
+        });
+        spawned.map_err(|error| format!("the loader thread could not be started: {error}"))?;
+        Ok(Arc::new(Self {
+            models,
+            rejected,
+            draining: AtomicBool::new(false),
+            started: now,
+            last: Mutex::new((Status::Loading, now)),
+        }))
+    }
+
+    /// Every model, by name.
+    #[must_use]
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    /// A model by name and, when one is asked for, version.
+    ///
+    /// # Errors
+    /// NotFound, naming the model or the version.
+    pub fn model(&self, name: &str, version: Option<&str>) -> Result<&Arc<Model>, Fault> {
+        let model = self.models.binary_search_by(|model| model.name().as_str().cmp(name));
+        let model = model.map(|at| &self.models[at]).map_err(|_| {
+            // Cut: the name came from outside and may be as long as a frame.
+            let name: String = name.chars().take(128).collect();
+            Fault::model_not_found(&name)
+        })?;
+        match version.filter(|version| !version.is_empty() && *version != model.version()) {
+            None => Ok(model),
+            Some(other) => {
+                let other: String = other.chars().take(32).collect();
+                let serving = model.version();
+                let message = format!("model `{name}` is served in version {serving}, not in `{other}`");
+                Err(Fault::not_found(message).with_param("version"))
+            }
+        }
+    }
+
+    /// The health of one model, or of all.
+    ///
+    /// # Errors
+    /// NotFound for an unknown name.
+    pub fn health(&self, only: Option<&str>) -> Result<Health, Fault> {
+        let models: Vec<&Arc<Model>> = match only {
+            Some(name) => vec![self.model(name, None)?],
+            None => self.models.iter().collect(),
+        };
+        let of_one: Vec<ModelHealth> = models.iter().map(|model| health_of(model)).collect();
+        let live = !models.iter().any(|model| model.is_wedged());
+        let load = models.iter().map(|model| model.load().2).fold(0.0, f64::max);
+        let worst = |status: Status| of_one.iter().find(|one| one.status == status);
+        let (status, reason) = if self.draining.load(Ordering::Acquire) {
+            (Status::Draining, Some("the server is draining".to_owned()))
+        } else if let Some(broken) = worst(Status::NotServing) {
+            (Status::NotServing, Some(named(broken)))
+        } else if let Some(loading) = worst(Status::Loading) {
+            (Status::Loading, Some(named(loading)))
+        } else if only.is_none() && !self.rejected.is_empty() {
+            (Status::NotServing, Some(self.rejected.join("; ")))
+        } else {
+            (Status::Serving, None)
+        };
+        let since = match models.as_slice() {
+            [one] if only.is_some() => one.held_for(),
+            _ => {
+                let mut last = self.last.lock();
+                if last.0 != status {
+                    *last = (status, Instant::now());
+                }
+                last.1.elapsed()
+            }
+        };
+        Ok(Health { status, reason, since: since.min(self.started.elapsed()), load, live, models: of_one })
+    }
+
+    /// Says draining from now on. Work goes on being taken: whoever stops the process refuses new calls at its door.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Lets the workers end when they have nothing left to do.
+    pub fn close(&self) {
+        for model in &self.models {
+            model.enter(State::Draining);
+            if let Some(serving) = model.serving.get() {
+                serving.lane.close();
+            }
+        }
+    }
+}
+
+fn named(one: &ModelHealth) -> String {
+    format!("model `{}` {}", one.name, one.reason.as_deref().unwrap_or("does not serve"))
+}
+
+fn health_of(model: &Model) -> ModelHealth {
+    let (waiting, running, _) = model.load();
+    let state = model.state();
+    let (status, reason) = match &state {
+        _ if model.is_wedged() => (Status::NotServing, Some("hangs in a run that was told to stop".to_owned())),
+        State::Ready => (Status::Serving, None),
+        State::Loading | State::Warming => (Status::Loading, Some(format!("is {state}"))),
+        State::Failed(reason) => (Status::NotServing, Some(format!("failed: {reason}"))),
+        State::Draining => (Status::Draining, Some("is draining".to_owned())),
+    };
+    ModelHealth { name: model.name().clone(), status, reason, waiting, running }
+}
+
+/// The models of all folders by name, and what is wrong with the others.
+fn find(settings: &Settings) -> Result<(Vec<ModelFolder>, Vec<String>), String> {
+    let (mut found, mut rejected): (Vec<ModelFolder>, Vec<StoreError>) = (Vec::new(), Vec::new());
+    for folder in &settings.folders {
+        for one in model_store::scan(folder).map_err(|error| format!("model folder {error}"))? {
+            match one {
+                Ok(model) if found.iter().any(|earlier| earlier.name == model.name) => {
+                    warn!(model = %model.name, path = %model.path.display(), "another folder already has this model");
+                }
+                Ok(model) => found.push(model),
+                Err(error) => rejected.push(error),
+            }
+        }
+    }
+    // A card whose model lies in another folder, or a model that is not wanted, is nothing to complain about.
+    let wanted = |name: &str| settings.only.is_empty() || settings.only.iter().any(|only| only.as_str() == name);
+    rejected.retain(|error| {
+        let StoreError::NoVersion { path } = error else { return true };
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let elsewhere = found.iter().any(|model| model.name.as_str() == name);
+        !elsewhere && wanted(&name)
+    });
+    found.retain(|model| wanted(model.name.as_str()));
+    let rejected: Vec<String> = rejected.iter().map(ToString::to_string).collect();
+    for reason in &rejected {
+        warn!(reason, "a model folder was left out");
+    }
+    let places = settings.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    if let Some(missing) = settings.only.iter().find(|only| !found.iter().any(|model| model.name == **only)) {
+        return Err(format!("no model `{missing}` in {places}"));
+    }
+    if found.is_empty() {
+        let because = if rejected.is_empty() { String::new() } else { format!(" ({})", rejected.join("; ")) };
+        return Err(format!("no model in {places}{because}: expected folders such as NAME/1/model.onnx"));
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((found, rejected))
+}

@@ -1,0 +1,177 @@
+//! A model from its file to its workers.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use model_store::Task;
+use parking_lot::Mutex;
+use runtime::{Blueprint, Device, DeviceWish, Runtime, Session, SessionOptions};
+use scheduler::{Curve, Limits};
+use tracing::{info, warn};
+
+use crate::lane::Lane;
+use crate::model::{Model, Serving};
+use crate::state::State;
+use crate::warm_up;
+use crate::worker::{Crew, Rows, work};
+
+/// A session with all cores is kept for single rows when it is at least this much quicker than one with one core.
+const WIDE_PAYS: f64 = 1.25;
+/// ... and a run takes at least this: below it, waking the other cores costs what they save.
+const WIDE_FROM: Duration = Duration::from_millis(1);
+
+/// Loads, warms up, starts the workers and says `Ready`, or says `Failed`.
+pub(crate) fn load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsize>) {
+    let begin = Instant::now();
+    match try_load(model, runtime, busy) {
+        Ok(()) => {
+            let what = model.describe();
+            let chosen = what.chosen.map(|chosen| (chosen.device.to_string(), chosen.why)).unwrap_or_default();
+            let curve: Vec<String> = what.curve.iter().map(|(rows, time)| format!("{rows}: {time:.1?}")).collect();
+            let placement: Vec<String> = what.placement.iter().map(|(name, nodes)| format!("{name}: {nodes}")).collect();
+            info!(
+                model = %model.name(), version = model.version(), device = chosen.0, why = chosen.1,
+                workers = what.workers, placement = placement.join(", "), curve = curve.join(", "),
+                load_ms = begin.elapsed().as_millis() as u64, "model is ready"
+            );
+            model.enter(State::Ready);
+        }
+        Err(reason) => {
+            warn!(model = %model.name(), version = model.version(), reason, "model failed to load");
+            model.enter(State::Failed(reason));
+        }
+    }
+}
+
+fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsize>) -> Result<(), String> {
+    let settings = &model.folder.settings;
+    let wish = match model.settings().device {
+        Some(wish) => wish,
+        None => settings.device.parse::<DeviceWish>().map_err(|error| format!("`device`: {error}"))?,
+    };
+    let blueprint = Blueprint::open(runtime, &model.folder.newest().model).map_err(|error| error.to_string())?;
+    let options = SessionOptions {
+        wish,
+        intra_threads: settings.intra_threads,
+        provider_options: settings.provider.clone(),
+        ..SessionOptions::default()
+    };
+    let mut first = blueprint.session(&options).map_err(|error| error.to_string())?;
+    model.enter(State::Warming);
+    let form = form_of(model, &first)?;
+    if settings.warm_up && form.is_none() {
+        warm_up::zeros(&mut first).map_err(|error| format!("the first run failed: {error}"))?;
+    }
+    let (joins, mut max_rows) = match &form {
+        Some(form) => batching_of(model, &mut first, form)?,
+        None => (false, 1),
+    };
+    let mut measured = None;
+    if let (Some(form), true) = (&form, settings.warm_up) {
+        let result = warm_up::measure(&mut first, form, max_rows);
+        measured = Some(result.map_err(|error| format!("the first runs failed: {error}"))?);
+    }
+    let classes = measured.as_ref().map(|measured| measured.classes).filter(|_| model.task() == Task::Classify);
+    let labels = model.labels().len();
+    if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels) {
+        return Err(format!("the model gives {classes} scores, there are {labels} labels"));
+    }
+    max_rows = max_rows.max(1);
+    let on_cpu = first.chosen().device == Device::Cpu;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
+    let curve = Curve::new(measured.iter().flat_map(|measured| measured.curve.iter().copied()));
+    let wide = match &form {
+        Some(form) if on_cpu && settings.intra_threads == 1 && cores > 1 => {
+            wide(&blueprint, &options, form, curve.estimate(1))?
+        }
+        _ => None,
+    };
+    let batching = settings.batching.unwrap_or_default();
+    let limits = Limits {
+        queue_rows: settings.limits.queue_rows,
+        max_rows,
+        max_wait: Duration::from_millis(batching.max_wait_ms),
+        workers,
+    };
+    let lane = Arc::new(Lane::new(limits, curve, Arc::clone(model.observer())));
+    let serving = Serving {
+        lane: Arc::clone(&lane),
+        rows: form.clone(),
+        joins,
+        max_rows,
+        inputs: first.inputs().to_vec(),
+        outputs: first.outputs().to_vec(),
+        chosen: first.chosen().clone(),
+        placement: first.placement(),
+        workers,
+        classes,
+    };
+    let crew = Arc::new(Crew { lane, rows: form, wide: wide.map(Mutex::new), busy: Arc::clone(busy) });
+    let mut sessions = vec![first];
+    for _ in 1..workers {
+        sessions.push(blueprint.session(&options).map_err(|error| error.to_string())?);
+    }
+    for (number, session) in sessions.into_iter().enumerate() {
+        let crew = Arc::clone(&crew);
+        let name = format!("{}-{number}", model.name());
+        let spawned = std::thread::Builder::new().name(name).spawn(move || work(&crew, session));
+        spawned.map_err(|error| format!("a worker thread could not be started: {error}"))?;
+    }
+    model.serving.set(serving).map_err(|_| "the model was loaded twice".to_owned())
+}
+
+fn form_of(model: &Model, session: &Session) -> Result<Option<Rows>, String> {
+    let output = model.folder.settings.output.scores.as_deref();
+    let form = warm_up::rows(session, output);
+    let Some(recipe) = model.recipe() else { return Ok(form) };
+    if let Some(name) = &recipe.table().name
+        && !session.inputs().iter().any(|spec| spec.name == *name)
+    {
+        let known: Vec<&str> = session.inputs().iter().map(|spec| spec.name.as_str()).collect();
+        return Err(format!("`input.name` is `{name}`, the model's inputs are: {}", known.join(", ")));
+    }
+    let Some(form) = form else {
+        return Err("a model that takes pictures needs one f32 input of a fixed row shape and float scores; \
+                    `output.scores` must name one of its outputs"
+            .to_owned());
+    };
+    if form.shape != recipe.row_shape() {
+        return Err(format!("[input] makes rows of {:?}, the model takes {:?}", recipe.row_shape(), form.shape));
+    }
+    Ok(Some(form))
+}
+
+/// Whether rows of different callers may share a run, and how many at most.
+fn batching_of(model: &Model, session: &mut Session, form: &Rows) -> Result<(bool, usize), String> {
+    let settings = &model.folder.settings;
+    let free = session.inputs().iter().any(|spec| spec.name == form.input && spec.has_free_rows());
+    // Nobody but its maker knows whether a plain tensor model mixes rows in some values only: it has to be said.
+    let stated = settings.task != Task::Tensor || settings.batching.is_some();
+    if !free || !stated || !settings.warm_up {
+        return Ok((false, 1));
+    }
+    let independent = warm_up::rows_are_independent(session, form);
+    if independent.map_err(|error| format!("the first batch failed: {error}"))? {
+        return Ok((true, settings.batching.unwrap_or_default().max_rows));
+    }
+    warn!(model = %model.name(), "a row gives another answer between others than alone: served one by one");
+    Ok((false, 1))
+}
+
+fn wide(
+    blueprint: &Blueprint,
+    options: &SessionOptions,
+    form: &Rows,
+    narrow: Duration,
+) -> Result<Option<Session>, String> {
+    if narrow < WIDE_FROM {
+        return Ok(None);
+    }
+    let options = SessionOptions { intra_threads: 0, ..options.clone() };
+    let mut session = blueprint.session(&options).map_err(|error| error.to_string())?;
+    let measured = warm_up::measure(&mut session, form, 1).map_err(|error| error.to_string())?;
+    let pays = measured.curve.first().is_some_and(|(_, time)| narrow.as_secs_f64() >= time.as_secs_f64() * WIDE_PAYS);
+    Ok(pays.then_some(session))
+}

@@ -1,0 +1,252 @@
+//! One served model.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fault::Fault;
+use model_store::{Activation, ModelFolder, Task};
+use parking_lot::RwLock;
+use runtime::{Chosen, RunError, TensorSpec};
+use units::ModelName;
+use vision::Recipe;
+
+use crate::decoding::Decoders;
+use crate::lane::Lane;
+use crate::observe::Observe;
+use crate::settings::Settings;
+use crate::state::{Held, State};
+use crate::worker::Rows;
+
+/// What is known of a model's inside once it is loaded.
+pub(crate) struct Serving {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) rows: Option<Rows>,
+    pub(crate) joins: bool,
+    pub(crate) max_rows: usize,
+    pub(crate) inputs: Vec<TensorSpec>,
+    pub(crate) outputs: Vec<TensorSpec>,
+    pub(crate) chosen: Chosen,
+    pub(crate) placement: Vec<(String, usize)>,
+    pub(crate) workers: usize,
+    pub(crate) classes: Option<usize>,
+}
+
+impl Serving {
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    pub(crate) fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    pub(crate) fn joins(&self) -> bool {
+        self.joins
+    }
+
+    pub(crate) fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    pub(crate) fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+}
+
+/// What a model is, for people and programs that ask.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Inputs as the model declares them; empty before it is loaded.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs likewise.
+    pub outputs: Vec<TensorSpec>,
+    /// The device and why it is this one, once loaded.
+    pub chosen: Option<Chosen>,
+    /// Nodes by execution provider, once loaded.
+    pub placement: Vec<(String, usize)>,
+    /// Most rows in one run.
+    pub max_rows: usize,
+    /// Number of classes, when it is a classifier.
+    pub classes: Option<usize>,
+    /// Workers, once loaded.
+    pub workers: usize,
+    /// Measured time of a run by rows, once warm.
+    pub curve: Vec<(usize, Duration)>,
+}
+
+/// A model that is served, or that will be, or that failed to be.
+pub struct Model {
+    pub(crate) folder: ModelFolder,
+    version: String,
+    recipe: Option<Arc<Recipe>>,
+    held: RwLock<Held>,
+    pub(crate) serving: OnceLock<Serving>,
+    settings: Arc<Settings>,
+    decoders: Arc<Decoders>,
+    observer: Arc<dyn Observe>,
+}
+
+impl Model {
+    pub(crate) fn new(
+        folder: ModelFolder,
+        settings: Arc<Settings>,
+        decoders: Arc<Decoders>,
+        observer: Arc<dyn Observe>,
+    ) -> Self {
+        let version = folder.newest().number.to_string();
+        let recipe = folder.settings.input.clone().map(Arc::new);
+        let held = RwLock::new(Held::new(State::Loading));
+        Self { folder, version, recipe, held, serving: OnceLock::new(), settings, decoders, observer }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ModelName {
+        &self.folder.name
+    }
+
+    /// The version that answers.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Every version in its folder, oldest first.
+    #[must_use]
+    pub fn versions(&self) -> Vec<String> {
+        self.folder.versions.iter().map(|version| version.number.to_string()).collect()
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        self.folder.settings.task
+    }
+
+    /// Class names in index order; empty when it has none.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.folder.labels
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn summary(&self) -> Option<&str> {
+        self.folder.settings.description.as_deref()
+    }
+
+    /// The licence of its weights.
+    #[must_use]
+    pub fn licence(&self) -> Option<&str> {
+        self.folder.settings.licence.as_deref()
+    }
+
+    /// How long a call may take that does not say itself.
+    #[must_use]
+    pub fn default_deadline(&self) -> Duration {
+        self.folder.settings.limits.deadline()
+    }
+
+    /// Where it is between load and drain.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.held.read().state.clone()
+    }
+
+    /// How long it has been there.
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        self.held.read().since.elapsed()
+    }
+
+    /// Requests that wait, rows that run, and both by what the workers can do at once.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize, f64) {
+        self.serving.get().map_or((0, 0, 0.0), |serving| serving.lane.load())
+    }
+
+    /// Whether a worker hangs in a run that was told to stop: only a restart helps then.
+    #[must_use]
+    pub fn is_wedged(&self) -> bool {
+        self.serving.get().is_some_and(|serving| serving.lane.is_wedged(self.settings.wedged_after))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        let serving = self.serving.get();
+        Description {
+            inputs: serving.map(|one| one.inputs.clone()).unwrap_or_default(),
+            outputs: serving.map(|one| one.outputs.clone()).unwrap_or_default(),
+            chosen: serving.map(|one| one.chosen.clone()),
+            placement: serving.map(|one| one.placement.clone()).unwrap_or_default(),
+            max_rows: serving.map_or(self.folder.settings.batching.unwrap_or_default().max_rows, |one| one.max_rows),
+            classes: serving.and_then(|one| one.classes).or((!self.labels().is_empty()).then_some(self.labels().len())),
+            workers: serving.map_or(0, |one| one.workers),
+            curve: serving.map(|one| one.lane.curve()).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn enter(&self, state: State) {
+        *self.held.write() = Held::new(state);
+    }
+
+    pub(crate) fn recipe(&self) -> Option<&Arc<Recipe>> {
+        self.recipe.as_ref()
+    }
+
+    pub(crate) fn activation(&self) -> Activation {
+        self.folder.settings.output.activation
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn decoders(&self) -> &Decoders {
+        &self.decoders
+    }
+
+    pub(crate) fn observer(&self) -> &Arc<dyn Observe> {
+        &self.observer
+    }
+
+    /// The inside, when the model takes work.
+    pub(crate) fn serving(&self) -> Result<&Serving, Fault> {
+        let held = self.held.read();
+        match (&held.state, self.serving.get()) {
+            (State::Ready, Some(serving)) => Ok(serving),
+            (State::Failed(reason), _) => {
+                Err(Fault::unavailable(format!("model `{}` failed to load: {reason}", self.name())).with_param("model"))
+            }
+            (state, _) => Err(Fault::unavailable(format!("model `{}` is {state}", self.name()))
+                .with_param("model")
+                .with_retry_after(Duration::from_secs(1))),
+        }
+    }
+}
+
+/// What a failed run means to the caller.
+pub(crate) fn fault_of(error: RunError, model: &ModelName, ran: Duration) -> Fault {
+    match error {
+        RunError::Input { name, reason } => {
+            Fault::invalid_input(format!("input `{name}` {reason}")).with_param(name)
+        }
+        RunError::Output { name, reason } => {
+            Fault::invalid_input(format!("output `{name}` {reason}")).with_param("outputs")
+        }
+        RunError::Refused(reason) => Fault::invalid_input(format!("model `{model}` refused the values: {reason}")),
+        RunError::OutOfMemory { limit, .. } => {
+            Fault::too_large(format!("the run needs more memory than models may take, which is {limit} bytes"))
+        }
+        RunError::OutputTooLarge { .. } => Fault::too_large(error.to_string()),
+        RunError::Stopped => {
+            Fault::cancelled(format!("the run of model `{model}` was stopped after {} ms", ran.as_millis()))
+        }
+        RunError::Failed(reason) => Fault::internal(format!("model `{model}` failed to run: {reason}")),
+    }
+}

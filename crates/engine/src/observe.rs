@@ -1,0 +1,48 @@
+//! What happens inside, for metrics.
+
+use std::time::Duration;
+
+/// A stretch of a request's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Bytes to rows.
+    Decode,
+    /// Waiting for a worker.
+    Queue,
+    /// On the device.
+    Run,
+}
+
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Refused because as much waited as may.
+    Full,
+    /// Refused because it could not have been done in time.
+    TooLate,
+    /// Its deadline passed while it waited or ran.
+    Expired,
+    /// Its caller left.
+    Cancelled,
+    /// A run was stopped because nobody wanted its answer any more.
+    Stopped,
+}
+
+/// Takes what happens to one model. Called on hot paths: must be quick.
+pub trait Observe: Send + Sync + 'static {
+    /// A stretch was passed.
+    fn phase(&self, phase: Phase, took: Duration);
+    /// A run had so many rows.
+    fn rows(&self, rows: usize);
+    /// Something happened.
+    fn event(&self, event: Event);
+}
+
+/// Takes no notice.
+pub struct Silent;
+
+impl Observe for Silent {
+    fn phase(&self, _: Phase, _: Duration) {}
+    fn rows(&self, _: usize) {}
+    fn event(&self, _: Event) {}
+}

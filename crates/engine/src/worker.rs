@@ -1,0 +1,175 @@
+//! A thread that owns a session, takes batches and sends answers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use runtime::{DType, RowsOut, RunError, Session, Stop, Tensor};
+use scheduler::Entry;
+
+use crate::job::{Answer, Job, Outcome, Want, Work};
+use crate::lane::{Batch, Lane};
+use crate::scores;
+
+/// The shape of a model's one float input, for batches.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    pub(crate) input: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) elements: usize,
+    /// The output with the scores, by position.
+    pub(crate) scores: usize,
+}
+
+/// What all workers of a model share.
+pub(crate) struct Crew {
+    pub(crate) lane: Arc<Lane>,
+    /// Present when the model takes rows of floats.
+    pub(crate) rows: Option<Rows>,
+    /// One session with all cores for a single row, where that was measured to be quicker.
+    pub(crate) wide: Option<Mutex<Session>>,
+    /// Workers of all models that are in a run.
+    pub(crate) busy: Arc<AtomicUsize>,
+}
+
+/// Runs batches until the lane is closed and empty.
+pub(crate) fn work(crew: &Crew, mut session: Session) {
+    // Reused from batch to batch: grows to the largest batch and stays.
+    let mut gathered = Vec::new();
+    while let Some(batch) = crew.lane.take() {
+        let others = crew.busy.fetch_add(1, Ordering::AcqRel);
+        run(crew, &mut session, batch, others == 0, &mut gathered);
+        crew.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: &mut Vec<f32>) {
+    let Batch { entries, running, rows, alone: queue_empty } = batch;
+    let begin = Instant::now();
+    for entry in &entries {
+        crew.lane.waited(begin - entry.since);
+    }
+    let mut wide = None;
+    if rows == 1 && alone && queue_empty {
+        wide = crew.wide.as_ref().and_then(Mutex::try_lock);
+    }
+    let narrow = wide.is_none();
+    let chosen = wide.as_deref_mut().unwrap_or(session);
+    // A panic in a run is a defect, but one request must not take the worker with it.
+    let ran = catch_unwind(AssertUnwindSafe(|| match &entries[0].payload.work {
+        Work::Tensors { inputs, outputs } => run_tensors(chosen, inputs, outputs, &running.stop).map(|one| vec![one]),
+        Work::Rows { .. } => match &crew.rows {
+            Some(form) => run_rows(chosen, form, &entries, rows, gathered, &running.stop),
+            None => Err(RunError::Failed("the model takes no rows".to_owned())),
+        },
+    }));
+    let took = begin.elapsed();
+    let ran = ran.unwrap_or_else(|_| Err(RunError::Failed("the run panicked".to_owned())));
+    let tickets: Vec<_> = entries.iter().map(|entry| entry.ticket).collect();
+    // Before the answers leave: whoever has one must find the books in order. The curve is that of the narrow session.
+    crew.lane.done(&tickets, rows, (ran.is_ok() && narrow).then_some(took));
+    let mut outcomes = match ran {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect::<Vec<_>>(),
+        Err(error) => entries.iter().map(|_| Err(error.clone())).collect(),
+    }
+    .into_iter();
+    for entry in entries {
+        let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
+        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows };
+        // An error here means that the caller has gone.
+        let _ = entry.payload.reply.send(answer);
+    }
+}
+
+fn run_tensors(
+    session: &mut Session,
+    inputs: &[(String, Tensor)],
+    outputs: &[String],
+    stop: &Stop,
+) -> Result<Outcome, RunError> {
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    session.run(&inputs, &outputs, stop).map(Outcome::Tensors)
+}
+
+fn run_rows(
+    session: &mut Session,
+    form: &Rows,
+    entries: &[Entry<Job>],
+    rows: usize,
+    gathered: &mut Vec<f32>,
+    stop: &Stop,
+) -> Result<Vec<Outcome>, RunError> {
+    let parts = entries.iter().filter_map(|entry| match &entry.payload.work {
+        Work::Rows { data, want } => Some((data, want, entry.rows)),
+        Work::Tensors { .. } => None,
+    });
+    // A single request runs from where it lies.
+    let data: &[f32] = match entries {
+        [Entry { payload: Job { work: Work::Rows { data, .. }, .. }, .. }] => data,
+        _ => {
+            gathered.clear();
+            parts.clone().for_each(|(data, ..)| gathered.extend_from_slice(data));
+            gathered
+        }
+    };
+    let names: Vec<String> = session.outputs().iter().map(|output| output.name.clone()).collect();
+    let mut needed: Vec<usize> = parts
+        .clone()
+        .flat_map(|(_, want, _)| match want {
+            Want::Best { .. } => vec![form.scores],
+            Want::Outputs(outputs) => outputs.clone(),
+        })
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    let wanted: Vec<&str> = needed.iter().map(|at| names[*at].as_str()).collect();
+    session.run_rows(&form.input, rows, &form.shape, data, &wanted, stop, |outs| {
+        let mut from = 0;
+        parts
+            .map(|(_, want, count)| {
+                let of = |output: usize| {
+                    let at = needed.binary_search(&output).expect("every output that is wanted is in the list");
+                    rows_of(&outs[at], rows, from, count)
+                };
+                let outcome = match want {
+                    Want::Best { top_k, activation } => {
+                        let values = of(form.scores);
+                        let classes = (values.len() / count).max(1);
+                        let rows = values.chunks_exact(classes);
+                        Outcome::Best(rows.map(|row| scores::best(row, *activation, *top_k)).collect())
+                    }
+                    Want::Outputs(outputs) => Outcome::Tensors(
+                        outputs
+                            .iter()
+                            .map(|output| {
+                                let at = needed.binary_search(output).expect("as above");
+                                let mut shape = outs[at].shape.to_vec();
+                                if let Some(first) = shape.first_mut() {
+                                    *first = count as i64;
+                                }
+                                (names[*output].clone(), float_tensor(shape, of(*output)))
+                            })
+                            .collect(),
+                    ),
+                };
+                from += count;
+                outcome
+            })
+            .collect()
+    })
+}
+
+fn rows_of<'a>(out: &RowsOut<'a>, rows: usize, from: usize, count: usize) -> &'a [f32] {
+    let each = out.data.len() / rows.max(1);
+    &out.data[from * each..(from + count) * each]
+}
+
+fn float_tensor(shape: Vec<i64>, values: &[f32]) -> Tensor {
+    let mut bytes = Vec::with_capacity(values.len() * 4);
+    values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    Tensor { dtype: DType::F32, shape, data: runtime::Data::Bytes(Bytes::from(bytes)) }
+}
