@@ -185,7 +185,7 @@ impl Channel {
     /// Calls a method. The outer error: no answer came; the inner: the method's declared exception.
     ///
     /// Dropping the future gives the call up; when it was sent, has a `call_id`, and the channel knows how to cancel,
-    /// the server is told.
+    /// the server is told. Not for oneway methods, see [`Channel::send`].
     ///
     /// # Errors
     /// See [`ChannelError`].
@@ -200,6 +200,7 @@ impl Channel {
         R: TSerializable,
         E: TSerializable,
     {
+        debug_assert!(!method.oneway, "nobody answers {}, so it is to be sent, not called", method.name);
         let inner = &*self.0;
         inner.retries.call(Instant::now());
         let mut failed = None;
@@ -209,7 +210,7 @@ impl Channel {
                 Err(error) => error,
             };
             let may_repeat = match &error {
-                ChannelError::NotSent { .. } => true,
+                ChannelError::NotSent { .. } | ChannelError::Full { .. } => true,
                 ChannelError::Lost { .. } => method.idempotent,
                 _ => false,
             };

@@ -21,7 +21,7 @@ use wire::{Batch, FrameError, FrameLimits, MessageKind, Request, Sniffed};
 
 use crate::budget::{Charge, Taken, Wait};
 use crate::calls::{Answer, Calls, Finished, Running, panic_reply};
-use crate::inbound::{Arrived, Inbound, Need, copied, must_hold_head};
+use crate::inbound::{Arrived, Inbound, Need, must_hold_head};
 use crate::server::Shared;
 use crate::{CallContext, Limit, Peer, Refusal, Service};
 
@@ -229,9 +229,10 @@ where
             return Step::Idle;
         }
         let mut now = self.active;
+        let shared = Arc::clone(&self.shared);
         loop {
             // Frames that are here already go first.
-            match self.take_frames(now, cx) {
+            match self.take_frames(&shared, now, cx) {
                 Step::Idle => {}
                 step => return step,
             }
@@ -266,7 +267,7 @@ where
     }
 
     /// Runs the calls whose frames are complete. `Moved`: there is something to write first.
-    fn take_frames(&mut self, now: Instant, cx: &mut Context<'_>) -> Step {
+    fn take_frames(&mut self, shared: &Shared<S>, now: Instant, cx: &mut Context<'_>) -> Step {
         if !self.sniffed {
             match self.sniff() {
                 Step::Idle => {}
@@ -280,7 +281,7 @@ where
             }
             match self.inbound.take(now) {
                 Ok(Some(arrived)) => {
-                    if let Step::End(end) = self.start(arrived, now, cx) {
+                    if let Step::End(end) = self.start(shared, arrived, now, cx) {
                         return Step::End(end);
                     }
                 }
@@ -339,15 +340,15 @@ where
 
     // Calls
 
-    fn start(&mut self, arrived: Arrived, now: Instant, cx: &mut Context<'_>) -> Step {
+    fn start(&mut self, shared: &Shared<S>, arrived: Arrived, now: Instant, cx: &mut Context<'_>) -> Step {
         let Arrived { mut payload, mut charge, read } = arrived;
-        let shared = Arc::clone(&self.shared);
         shared.observe.frame_read(payload.len(), read);
         if self.starved
             && let Some(granted) = shared.budget.try_take(payload.len())
         {
             self.starved = false;
-            payload = copied(&payload);
+            // Out of the chunk, for which nobody has paid.
+            payload = Bytes::copy_from_slice(&payload);
             charge = granted;
         }
         let request = match Request::parse(payload.clone(), &shared.limits.decode()) {

@@ -23,6 +23,9 @@ use crate::budget::{Charge, Taken};
 /// What every connection may hold without asking the budget.
 pub(crate) const OWN: usize = 4 * 1024;
 
+/// The length in front of each frame.
+const PREFIX: usize = 4;
+
 /// A busy connection's chunk: room for some eighty frames of a kilobyte in one system call.
 const LARGEST_CHUNK: usize = 64 * 1024;
 
@@ -113,7 +116,14 @@ impl Inbound {
         if self.body.is_some() || self.skip > 0 {
             return Ok(None);
         }
-        let Some(payload) = wire::split_frame(&mut self.chunk, &self.limits)? else { return Ok(None) };
+        let Some(bytes) = wire::claimed(&self.chunk, &self.limits)? else { return Ok(None) };
+        let whole = PREFIX + bytes;
+        if self.chunk.len() < whole {
+            return Ok(None);
+        }
+        let mut frame = self.chunk.split_to(whole);
+        frame.advance(PREFIX);
+        let payload = frame.freeze();
         let arrived = Arrived { payload, charge: Arc::clone(&self.charge), read: self.age(now) };
         self.started = (!self.chunk.is_empty()).then_some(now);
         Ok(Some(arrived))
@@ -164,7 +174,7 @@ impl Inbound {
             Need::Body(want) => {
                 let mut buffer = BytesMut::with_capacity(want);
                 // An incomplete frame is the last in its chunk, so the rest of the chunk belongs to it.
-                buffer.extend_from_slice(&self.chunk[4..]);
+                buffer.extend_from_slice(&self.chunk[PREFIX..]);
                 self.chunk.clear();
                 self.body = Some(Body { buffer, want, charge });
             }
@@ -272,9 +282,4 @@ fn read_scratch<IO: AsyncRead + Unpin>(
 /// Whether the head of the incomplete frame in `unread` must be there by now.
 pub(crate) fn must_hold_head(unread: &[u8]) -> bool {
     unread.len() >= HEAD_BYTES
-}
-
-/// Copies a slice out of a chunk that nobody paid for.
-pub(crate) fn copied(payload: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(payload.chunk())
 }
