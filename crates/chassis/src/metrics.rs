@@ -14,7 +14,11 @@ pub const SECONDS: [f64; 16] =
 
 /// All metrics of the process. Names begin with `outboard_`.
 #[derive(Clone)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// Brings gauges up to date that nobody keeps.
+    refresh: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
 impl Metrics {
     /// A registry with the process's own figures in it.
@@ -24,7 +28,14 @@ impl Metrics {
         registry.register_collector(Box::new(Process));
         let info = prometheus_client::metrics::info::Info::new([("program", program), ("version", version)]);
         registry.register("build", "The program and its version", info);
-        Self(Arc::new(Mutex::new(registry)))
+        Self { registry: Arc::new(Mutex::new(registry)), refresh: None }
+    }
+
+    /// The same, calling `refresh` before each page is made: for gauges whose value is somewhere else.
+    #[must_use]
+    pub fn refreshed_by(mut self, refresh: impl Fn() + Send + Sync + 'static) -> Self {
+        self.refresh = Some(Arc::new(refresh));
+        self
     }
 
     /// Registers metrics.
@@ -32,7 +43,7 @@ impl Metrics {
     /// # Panics
     /// When an earlier call panicked half-way.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.0.lock().expect("registering does not panic"));
+        add(&mut self.registry.lock().expect("registering does not panic"));
     }
 
     /// The page that Prometheus reads.
@@ -41,8 +52,11 @@ impl Metrics {
     /// When an earlier call panicked half-way.
     #[must_use]
     pub fn page(&self) -> String {
+        if let Some(refresh) = &self.refresh {
+            refresh();
+        }
         let mut page = String::with_capacity(16 << 10);
-        let registry = self.0.lock().expect("registering does not panic");
+        let registry = self.registry.lock().expect("registering does not panic");
         prometheus_client::encoding::text::encode(&mut page, &registry).expect("writing to a string does not fail");
         page
     }

@@ -1,0 +1,84 @@
+//! Calls that can be cancelled: by the connection that made them, and by the id that their caller chose.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use units::CallId;
+
+type Key = (u64, CallId);
+
+/// The calls in flight that have an id.
+#[derive(Clone, Default)]
+pub(crate) struct Calls(Arc<Mutex<HashMap<Key, oneshot::Sender<()>>>>);
+
+/// One call's entry; taken out when dropped.
+pub(crate) struct Entry {
+    calls: Calls,
+    key: Key,
+    cancelled: oneshot::Receiver<()>,
+}
+
+impl Calls {
+    /// Enters a call. `None` when the connection has a call with this id already: only the first can be cancelled.
+    pub(crate) fn enter(&self, connection: u64, id: CallId) -> Option<Entry> {
+        let (sender, cancelled) = oneshot::channel();
+        let key = (connection, id);
+        let mut calls = self.0.lock();
+        if calls.contains_key(&key) {
+            return None;
+        }
+        calls.insert(key, sender);
+        Some(Entry { calls: self.clone(), key, cancelled })
+    }
+
+    /// Cancels a call of this connection; an unknown id is ignored.
+    pub(crate) fn cancel(&self, connection: u64, id: CallId) {
+        if let Some(sender) = self.0.lock().remove(&(connection, id)) {
+            // An error means that the call ended at this moment.
+            let _ = sender.send(());
+        }
+    }
+}
+
+impl Entry {
+    /// Resolves when the call is cancelled, and never otherwise.
+    pub(crate) async fn cancelled(&mut self) {
+        if (&mut self.cancelled).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.calls.0.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_connection_that_called_can_cancel() {
+        let (calls, id) = (Calls::default(), CallId([7; 16]));
+        let mut entry = calls.enter(1, id).expect("new");
+        assert!(calls.enter(1, id).is_none());
+        calls.cancel(2, id);
+        assert!(futures_pending(&mut entry).await);
+        calls.cancel(1, id);
+        entry.cancelled().await;
+        drop(entry);
+        assert!(calls.0.lock().is_empty());
+    }
+
+    async fn futures_pending(entry: &mut Entry) -> bool {
+        tokio::select! {
+            biased;
+            () = entry.cancelled() => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+}

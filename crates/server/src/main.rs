@@ -1,0 +1,180 @@
+//! `outboard-server`: ONNX models behind framed Thrift.
+
+mod calls;
+mod convert;
+mod methods;
+mod metrics;
+mod service;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use runtime::Runtime;
+use tracing::info;
+
+use crate::calls::Calls;
+use crate::methods::Methods;
+use crate::metrics::{ModelLabels, ServerMetrics};
+use crate::service::Services;
+use crate::settings::Settings;
+
+// Pictures of megabytes come and go: with the system's allocator each costs hundreds of page faults (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit status when the settings, the library or the models cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// Serves ONNX models over framed Thrift.
+///
+/// Settings come from the file, then from OUTBOARD_SERVER__... variables, then from these flags; `--print-config` shows the
+/// result. config/server.toml explains every key.
+#[derive(Parser)]
+#[command(name = "outboard-server", version)]
+struct Flags {
+    /// A settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the Thrift listener [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Address of the listener for metrics and health by HTTP [default: 127.0.0.1:9091].
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<String>,
+    /// Folders with model folders in them, with commas between [default: models].
+    #[arg(long, value_name = "DIR,DIR")]
+    models: Option<String>,
+    /// Serve only these models, with commas between.
+    #[arg(long, value_name = "NAME,NAME")]
+    only: Option<String>,
+    /// auto, cpu or cuda:N for every model, instead of its own setting.
+    #[arg(long)]
+    device: Option<String>,
+    /// ONNX Runtime's library or its folder [default: where scripts/onnxruntime puts it].
+    #[arg(long, value_name = "PATH")]
+    onnxruntime: Option<String>,
+    /// Any other setting, such as limits.frame_time=5s.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the settings in force and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Flags {
+    fn settings(&self) -> Result<Settings, String> {
+        let named = [
+            ("listen", &self.listen),
+            ("admin", &self.admin),
+            ("models", &self.models),
+            ("only", &self.only),
+            ("device", &self.device),
+            ("onnxruntime", &self.onnxruntime),
+        ];
+        let mut flags: Vec<(String, String)> =
+            named.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))).collect();
+        for text in &self.set {
+            flags.push(chassis::settings::assignment(text).map_err(|error| error.to_string())?);
+        }
+        let sources = chassis::settings::Sources {
+            file: self.config.as_deref(),
+            prefix: "OUTBOARD_SERVER",
+            lists: &Settings::LISTS,
+            flags,
+        };
+        chassis::settings::read(&sources).map_err(|error| error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("outboard-server: {reason}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+fn start() -> Result<(), String> {
+    let flags = Flags::parse();
+    let settings = flags.settings()?;
+    if flags.print_config {
+        print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
+        return Ok(());
+    }
+    chassis::exposure::check(settings.listen, Some(settings.auth.as_str()).filter(|auth| !auth.is_empty()))?;
+    let _logs = chassis::logs::start(&settings.log)?;
+    let engine_settings = settings.engine()?;
+    let library = Runtime::load(&settings.library()).map_err(|error| error.to_string())?;
+    info!(version = env!("CARGO_PKG_VERSION"), library = %library.path().display(), onnxruntime = library.version(),
+        memory_limit = library.memory_limit(), "outboard-server");
+    chassis::files::raise_limit(settings.limits.connections);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.io_threads())
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the threads could not be started: {error}"))?;
+    runtime.block_on(serve(settings, engine_settings, library))
+}
+
+async fn serve(settings: Settings, engine: engine::Settings, library: &'static Runtime) -> Result<(), String> {
+    let metrics = chassis::metrics::Metrics::new("outboard-server", env!("CARGO_PKG_VERSION"));
+    let ours = ServerMetrics::new(&metrics);
+    let server = rpc::Server::bind(settings.listen, settings.rpc()).await;
+    let server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
+    let address = server.local_addr().map_err(|error| error.to_string())?;
+    let engine = engine::Engine::start(engine, library, |name| ours.model(name) as Arc<dyn engine::Observe>)?;
+    let admin = chassis::admin::start(settings.admin, pages(&metrics, &ours, &engine)).await?;
+    info!(%address, %admin, models = engine.models().len(), "listening");
+    let methods = Methods {
+        engine: Arc::clone(&engine),
+        metrics: Arc::clone(&ours),
+        calls: Calls::default(),
+        requests: settings.log.requests,
+        longest: settings.limits.longest_deadline,
+        instance: uuid::Uuid::new_v4().simple().to_string(),
+    };
+    let (handle, drain) = rpc::Drain::new(settings.drain);
+    let service = Arc::new(Services(Arc::new(methods)));
+    let serving = tokio::spawn(server.observed_by(ours).serve(service, drain));
+    chassis::signals::stop_requested().await.map_err(|error| format!("no signal handler: {error}"))?;
+    engine.drain();
+    handle.start();
+    handle.drained().await;
+    serving.await.map_err(|error| format!("the listener ended: {error}"))?;
+    engine.close();
+    info!("drained");
+    Ok(())
+}
+
+fn pages(
+    metrics: &chassis::metrics::Metrics,
+    ours: &Arc<ServerMetrics>,
+    engine: &Arc<engine::Engine>,
+) -> chassis::admin::Pages {
+    let (waiting, running, loads) = (ours.waiting.clone(), ours.running.clone(), Arc::clone(engine));
+    // Read when the page is asked for: nothing is kept up to date on the way of a request.
+    let before = move || {
+        for model in loads.models() {
+            let (queued, rows, _) = model.load();
+            let labels = ModelLabels { model: model.name().to_string() };
+            waiting.get_or_create(&labels).set(queued as i64);
+            running.get_or_create(&labels).set(rows as i64);
+        }
+    };
+    let (ready, live) = (Arc::clone(engine), Arc::clone(engine));
+    let say = |health: Result<engine::Health, fault::Fault>, well: fn(&engine::Health) -> bool| match health {
+        Ok(health) => (well(&health), health.reason.unwrap_or_else(|| "serving".to_owned())),
+        Err(fault) => (false, fault.message.into_owned()),
+    };
+    chassis::admin::Pages {
+        metrics: metrics.clone().refreshed_by(before),
+        ready: Arc::new(move || say(ready.health(None), |health| health.status == engine::Status::Serving)),
+        live: Arc::new(move || say(live.health(None), |health| health.live)),
+    }
+}

@@ -1,0 +1,275 @@
+//! What each Thrift method does.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use chassis::logs::Requests;
+use engine::{CallScope, ClassifyOptions, Engine, Model};
+use fault::{Fault, Kind};
+use idl::HasBase;
+use idl::health::{CheckReply, CheckRequest};
+use idl::inference::{
+    CancelRequest, ClassifyReply, ClassifyRequest, InferReply, InferRequest, ModelsReply, ModelsRequest,
+};
+use rpc::CallContext;
+use tracing::info;
+use units::{CallId, Deadline, RequestId};
+
+use crate::calls::Calls;
+use crate::convert;
+use crate::metrics::ServerMetrics;
+
+/// Labels that an answer has when the caller does not say how many.
+const TOP_K: i32 = 5;
+
+/// When a handler was done, in nanoseconds since the call was received: encoding the answer begins there.
+#[derive(Clone, Default)]
+pub(crate) struct Finished(Arc<AtomicU64>);
+
+impl Finished {
+    fn mark(&self, received: Instant) {
+        let nanos = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos.max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago that was; `None` when the handler has not come so far.
+    pub(crate) fn since(&self, received: Instant) -> Option<Duration> {
+        let nanos = self.0.load(Ordering::Relaxed);
+        (nanos > 0).then(|| received.elapsed().saturating_sub(Duration::from_nanos(nanos)))
+    }
+}
+
+/// What comes with a call.
+pub(crate) struct Context {
+    pub(crate) call: CallContext,
+    pub(crate) finished: Finished,
+    /// The model that the call was about, for the metrics of what follows.
+    pub(crate) model: Arc<OnceLock<Arc<Model>>>,
+}
+
+/// The services `Inference` and `Health`.
+pub(crate) struct Methods {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) metrics: Arc<ServerMetrics>,
+    pub(crate) calls: Calls,
+    pub(crate) requests: Requests,
+    pub(crate) longest: Duration,
+    /// Names this process.
+    pub(crate) instance: String,
+}
+
+/// What one log line says of a call, besides how it ended.
+#[derive(Default)]
+struct Told {
+    model: String,
+    rows: usize,
+    timing: engine::Timing,
+}
+
+impl Methods {
+    fn scope(&self, base: Option<&idl::base::Base>, call: &CallContext, default: Duration) -> CallScope {
+        let millis = base.and_then(|base| base.timeout_ms).map(i64::from);
+        let deadline = Deadline::from_millis(call.received, millis, default, self.longest);
+        CallScope { received: call.received, deadline }
+    }
+
+    /// Runs one call: gives it an id, lets it be cancelled, counts it, logs it, and makes its failure an exception.
+    async fn run<Q, R, W>(
+        &self,
+        method: &'static str,
+        cx: Context,
+        request: Q,
+        work: impl FnOnce(Q, RequestId, CallContext) -> W,
+    ) -> Result<R, idl::fault::Fault>
+    where
+        Q: HasBase,
+        W: Future<Output = (Result<R, Fault>, Told)>,
+    {
+        let base = request.base();
+        let request_id = RequestId::keep_or_generate(base.and_then(|base| base.request_id.as_deref()));
+        let call_id = base.and_then(|base| base.call_id.as_deref()).and_then(CallId::from_slice);
+        let entry = call_id.and_then(|id| self.calls.enter(cx.call.peer.connection, id));
+        let call = cx.call.clone();
+        let work = work(request, request_id.clone(), call.clone());
+        let (result, told) = match entry {
+            None => work.await,
+            Some(mut entry) => tokio::select! {
+                done = work => done,
+                () = entry.cancelled() => (Err(Fault::cancelled("the caller cancelled the call")), Told::default()),
+            },
+        };
+        let outcome = result.as_ref().map_or_else(Fault::code, |_| "ok");
+        self.metrics.call(method, result.as_ref().map_or_else(|fault| fault.kind.row().code, |_| "ok"));
+        if self.requests == Requests::All || result.is_err() {
+            let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+            info!(
+                request_id = request_id.as_str(),
+                caller = %call.peer.caller(),
+                kind = method,
+                model = told.model,
+                outcome,
+                reason = result.as_ref().err().map(|fault| fault.message.as_ref()),
+                decode_ms = millis(told.timing.decode),
+                queue_ms = millis(told.timing.queue),
+                device_ms = millis(told.timing.run),
+                total_ms = millis(call.received.elapsed()),
+                rows = told.rows,
+                batch_size = told.timing.batch_rows,
+                bytes_in = call.frame_bytes,
+                "call"
+            );
+        }
+        cx.finished.mark(call.received);
+        result.map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
+    }
+
+    fn find(
+        &self,
+        name: Option<&str>,
+        version: Option<&str>,
+        seen: &OnceLock<Arc<Model>>,
+    ) -> Result<&Arc<Model>, Fault> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Err(Fault::invalid_input("the request names no model").with_param("model"));
+        };
+        let model = self.engine.model(name, version)?;
+        // The first and only time: each call looks for one model.
+        let _ = seen.set(Arc::clone(model));
+        Ok(model)
+    }
+}
+
+impl idl::Inference for Methods {
+    type Context = Context;
+
+    async fn models(&self, cx: Context, request: ModelsRequest) -> Result<ModelsReply, idl::fault::Fault> {
+        self.run("models", cx, request, |request, request_id, _| async move {
+            let answer = || {
+                let wanted = request.model.as_deref();
+                let with_labels = request.with_labels.unwrap_or(wanted.is_some());
+                let models = match wanted {
+                    Some(name) => vec![convert::model_info(self.engine.model(name, None)?, with_labels)],
+                    None => self.engine.models().iter().map(|model| convert::model_info(model, with_labels)).collect(),
+                };
+                Ok(ModelsReply { models: Some(models), request_id: Some(request_id.as_str().to_owned()) })
+            };
+            (answer(), Told::default())
+        })
+        .await
+    }
+
+    async fn infer(&self, cx: Context, request: InferRequest) -> Result<InferReply, idl::fault::Fault> {
+        let seen = Arc::clone(&cx.model);
+        self.run("infer", cx, request, |request, request_id, call| async move {
+            let mut told = Told { model: request.model.clone().unwrap_or_default(), rows: 1, ..Told::default() };
+            let answer = async {
+                let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
+                let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
+                let inputs = request.inputs.unwrap_or_default().into_iter().map(convert::tensor_in);
+                let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+                let outputs = request.outputs.unwrap_or_default();
+                let done = model.infer(inputs, outputs, scope).await?;
+                Ok::<_, Fault>((model, done))
+            };
+            match answer.await {
+                Err(fault) => (Err(fault), told),
+                Ok((model, done)) => {
+                    told.timing = done.timing;
+                    let reply = InferReply {
+                        outputs: Some(done.outputs.into_iter().map(convert::tensor_out).collect()),
+                        model: Some(model.name().to_string()),
+                        version: Some(model.version().to_owned()),
+                        timing: Some(convert::timing(&done.timing)),
+                        request_id: Some(request_id.as_str().to_owned()),
+                    };
+                    (Ok(reply), told)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn classify(&self, cx: Context, request: ClassifyRequest) -> Result<ClassifyReply, idl::fault::Fault> {
+        let seen = Arc::clone(&cx.model);
+        self.run("classify", cx, request, |request, request_id, call| async move {
+            let images = request.images.unwrap_or_default();
+            let mut told =
+                Told { model: request.model.clone().unwrap_or_default(), rows: images.len(), ..Told::default() };
+            let answer = async {
+                let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
+                let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
+                // Negative numbers become ones that the engine refuses by name.
+                let options = ClassifyOptions {
+                    top_k: usize::try_from(request.top_k.unwrap_or(TOP_K)).unwrap_or(0),
+                    preview_px: u32::try_from(request.preview_px.unwrap_or(0)).unwrap_or(u32::MAX),
+                };
+                let done = model.classify(images, options, scope).await?;
+                Ok::<_, Fault>((model, done))
+            };
+            match answer.await {
+                Err(fault) => (Err(fault), told),
+                Ok((model, done)) => {
+                    told.timing = done.timing;
+                    let results = done.results.into_iter().map(|one| convert::classification(model, one));
+                    let reply = ClassifyReply {
+                        results: Some(results.collect()),
+                        model: Some(model.name().to_string()),
+                        version: Some(model.version().to_owned()),
+                        timing: Some(convert::timing(&done.timing)),
+                        request_id: Some(request_id.as_str().to_owned()),
+                    };
+                    (Ok(reply), told)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn cancel(&self, cx: Context, request: CancelRequest) {
+        let id = request.call_id.as_deref().and_then(CallId::from_slice);
+        if let Some(id) = id {
+            self.calls.cancel(cx.call.peer.connection, id);
+        }
+        self.metrics.call("cancel", if id.is_some() { "ok" } else { Kind::InvalidInput.row().code });
+    }
+}
+
+impl idl::Health for Methods {
+    type Context = Context;
+
+    async fn check(&self, _cx: Context, request: CheckRequest) -> Result<CheckReply, idl::fault::Fault> {
+        // Not logged: orchestrators ask every second.
+        self.check_now(&request)
+    }
+}
+
+impl Methods {
+    /// The answer of `check`, from memory.
+    pub(crate) fn check_now(&self, request: &CheckRequest) -> Result<CheckReply, idl::fault::Fault> {
+        let health = self.engine.health(request.model.as_deref()).map_err(|fault| {
+            self.metrics.call("check", fault.kind.row().code);
+            let id = request.base.as_ref().and_then(|base| base.request_id.as_deref());
+            idl::fault::Fault::thrown(fault, &RequestId::keep_or_generate(id))
+        })?;
+        self.metrics.call("check", "ok");
+        let models = health.models.into_iter().map(|one| idl::health::ModelHealth {
+            model: Some(one.name.to_string()),
+            status: Some(convert::status(one.status)),
+            reason: one.reason,
+            waiting: Some(i32::try_from(one.waiting).unwrap_or(i32::MAX)),
+            running: Some(i32::try_from(one.running).unwrap_or(i32::MAX)),
+        });
+        Ok(CheckReply {
+            status: Some(convert::status(health.status)),
+            reason: health.reason,
+            since_ms: Some(i64::try_from(health.since.as_millis()).unwrap_or(i64::MAX)),
+            load: Some(health.load.into()),
+            live: Some(health.live),
+            models: Some(models.collect()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            instance: Some(self.instance.clone()),
+        })
+    }
+}

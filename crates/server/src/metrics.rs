@@ -1,0 +1,286 @@
+//! What is counted and timed, with every handle looked up once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use chassis::metrics::{Metrics, SECONDS};
+use engine::{Event, Observe, Phase};
+use fault::Kind;
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use rpc::{Limit, Refusal};
+use units::ModelName;
+use wire::Sniffed;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    model: String,
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ModelLabels {
+    pub(crate) model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    model: String,
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    method: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabels {
+    name: &'static str,
+}
+
+#[derive(Clone)]
+struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(SECONDS)
+    }
+}
+
+#[derive(Clone)]
+struct RowCounts;
+
+impl MetricConstructor<Histogram> for RowCounts {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
+    }
+}
+
+/// Methods that are counted; anything else is `other`.
+pub(crate) const METHODS: [&str; 5] = ["check", "models", "infer", "classify", "cancel"];
+
+/// All of the server's metrics.
+pub(crate) struct ServerMetrics {
+    phases: Family<PhaseLabels, Histogram, Seconds>,
+    rows: Family<ModelLabels, Histogram, RowCounts>,
+    events: Family<EventLabels, Counter>,
+    pub(crate) waiting: Family<ModelLabels, Gauge>,
+    pub(crate) running: Family<ModelLabels, Gauge>,
+    calls: HashMap<(&'static str, &'static str), Counter>,
+    connections: Gauge,
+    connections_total: Counter,
+    in_flight: Gauge,
+    bytes_in_flight: Gauge<i64, AtomicI64>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    panics: Counter,
+    accept_failures: Counter,
+    limits: Family<NameLabels, Counter>,
+    sniffed: Family<NameLabels, Counter>,
+    refused: Family<NameLabels, Counter>,
+    write: Histogram,
+    models: Mutex<HashMap<ModelName, Arc<ModelMetrics>>>,
+}
+
+/// The handles of one model.
+pub(crate) struct ModelMetrics {
+    pub(crate) read: Histogram,
+    pub(crate) encode: Histogram,
+    decode: Histogram,
+    queue: Histogram,
+    run: Histogram,
+    rows: Histogram,
+    events: [Counter; 5],
+}
+
+const EVENTS: [(Event, &str); 5] = [
+    (Event::Full, "refused_full"),
+    (Event::TooLate, "refused_too_late"),
+    (Event::Expired, "expired"),
+    (Event::Cancelled, "cancelled"),
+    (Event::Stopped, "run_stopped"),
+];
+
+impl ServerMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Arc<Self> {
+        let call_family = Family::<CallLabels, Counter>::default();
+        let mut calls = HashMap::new();
+        let outcomes = Kind::ALL.map(|kind| kind.row().code);
+        for method in METHODS.into_iter().chain(["other"]) {
+            for outcome in outcomes.into_iter().chain(["ok"]) {
+                let handle = call_family.get_or_create(&CallLabels { method, outcome }).clone();
+                calls.insert((method, outcome), handle);
+            }
+        }
+        let phases = Family::<PhaseLabels, Histogram, Seconds>::new_with_constructor(Seconds);
+        let write = phases.get_or_create(&PhaseLabels { model: String::new(), phase: "write" }).clone();
+        let this = Self {
+            phases,
+            rows: Family::new_with_constructor(RowCounts),
+            events: Family::default(),
+            waiting: Family::default(),
+            running: Family::default(),
+            calls,
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            in_flight: Gauge::default(),
+            bytes_in_flight: Gauge::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            panics: Counter::default(),
+            accept_failures: Counter::default(),
+            limits: Family::default(),
+            sniffed: Family::default(),
+            refused: Family::default(),
+            write,
+            models: Mutex::new(HashMap::new()),
+        };
+        metrics.register(|registry| {
+            let engine = registry.sub_registry_with_prefix("engine");
+            engine.register("batch_rows", "Rows in a run", this.rows.clone());
+            engine.register("events", "Requests that were refused, expired or withdrawn", this.events.clone());
+            engine.register("waiting_requests", "Requests that wait for a worker", this.waiting.clone());
+            engine.register("running_rows", "Rows in runs now", this.running.clone());
+            let server = registry.sub_registry_with_prefix("server");
+            server.register("phase_seconds", "Where the time of requests goes", this.phases.clone());
+            server.register("calls", "Calls by method and outcome", call_family);
+            server.register("connections", "Open connections", this.connections.clone());
+            server.register("connections_opened", "Connections accepted", this.connections_total.clone());
+            server.register("calls_in_flight", "Calls being worked on", this.in_flight.clone());
+            server.register("bytes_in_flight", "Bytes of frames being worked on", this.bytes_in_flight.clone());
+            server.register("bytes_in", "Bytes of frames read", this.bytes_in.clone());
+            server.register("bytes_out", "Bytes written", this.bytes_out.clone());
+            server.register("panics", "Handlers that panicked", this.panics.clone());
+            server.register("accept_failures", "Connections that could not be accepted", this.accept_failures.clone());
+            server.register("limit_hits", "How often a limit was hit", this.limits.clone());
+            server.register("refused_calls", "Calls refused before they began", this.refused.clone());
+            server.register("strangers", "Connections that spoke another protocol", this.sniffed.clone());
+        });
+        Arc::new(this)
+    }
+
+    /// The handles of one model; the same ones for the same name.
+    pub(crate) fn model(&self, name: &ModelName) -> Arc<ModelMetrics> {
+        let mut models = self.models.lock();
+        let handles = models.entry(name.clone()).or_insert_with(|| {
+            let model = name.to_string();
+            let phase = |phase| self.phases.get_or_create(&PhaseLabels { model: model.clone(), phase }).clone();
+            let event =
+                |(_, event)| self.events.get_or_create(&EventLabels { model: model.clone(), event }).clone();
+            Arc::new(ModelMetrics {
+                read: phase("read"),
+                encode: phase("encode"),
+                decode: phase("decode"),
+                queue: phase("queue"),
+                run: phase("run"),
+                rows: self.rows.get_or_create(&ModelLabels { model: model.clone() }).clone(),
+                events: EVENTS.map(event),
+            })
+        });
+        Arc::clone(handles)
+    }
+
+    /// A call has ended.
+    pub(crate) fn call(&self, method: &'static str, outcome: &'static str) {
+        if let Some(counter) = self.calls.get(&(method, outcome)) {
+            counter.inc();
+        }
+    }
+}
+
+impl Observe for ModelMetrics {
+    fn phase(&self, phase: Phase, took: Duration) {
+        let histogram = match phase {
+            Phase::Decode => &self.decode,
+            Phase::Queue => &self.queue,
+            Phase::Run => &self.run,
+        };
+        histogram.observe(took.as_secs_f64());
+    }
+
+    fn rows(&self, rows: usize) {
+        self.rows.observe(rows as f64);
+    }
+
+    fn event(&self, event: Event) {
+        if let Some(at) = EVENTS.iter().position(|(known, _)| *known == event) {
+            self.events[at].inc();
+        }
+    }
+}
+
+impl rpc::Observe for ServerMetrics {
+    fn connection_opened(&self) {
+        self.connections.inc();
+        self.connections_total.inc();
+    }
+
+    fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    fn accept_failed(&self) {
+        self.accept_failures.inc();
+    }
+
+    fn limit(&self, limit: Limit) {
+        self.limits.get_or_create(&NameLabels { name: limit.name() }).inc();
+    }
+
+    fn sniffed(&self, what: Sniffed) {
+        self.sniffed.get_or_create(&NameLabels { name: stranger(what) }).inc();
+    }
+
+    fn frame_read(&self, bytes: usize, _took: Duration) {
+        self.bytes_in.inc_by(bytes as u64);
+    }
+
+    fn call_started(&self) {
+        self.in_flight.inc();
+    }
+
+    fn call_ended(&self) {
+        self.in_flight.dec();
+    }
+
+    fn call_refused(&self, why: Refusal) {
+        self.refused.get_or_create(&NameLabels { name: why.name() }).inc();
+    }
+
+    fn handler_panicked(&self) {
+        self.panics.inc();
+    }
+
+    fn bytes_in_flight(&self, used: usize) {
+        self.bytes_in_flight.set(used as i64);
+    }
+
+    fn batch_written(&self, bytes: usize, took: Duration) {
+        self.bytes_out.inc_by(bytes as u64);
+        self.write.observe(took.as_secs_f64());
+    }
+}
+
+/// What spoke on the Thrift port, as a label.
+fn stranger(what: Sniffed) -> &'static str {
+    match what {
+        Sniffed::Http => "http",
+        Sniffed::Http2 => "http2",
+        Sniffed::Tls => "tls",
+        Sniffed::UnframedBinary | Sniffed::UnframedCompact | Sniffed::UnframedOldBinary | Sniffed::UnframedJson => {
+            "unframed_thrift"
+        }
+        Sniffed::THeader | Sniffed::TTHeader => "theader",
+        Sniffed::FramedOldBinary | Sniffed::FramedJson => "framed_other_protocol",
+        Sniffed::TooLargeFrame(_) => "too_large_frame",
+        Sniffed::FramedBinary | Sniffed::FramedCompact | Sniffed::NeedMore | Sniffed::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,68 @@
+//! From a connection's calls to the methods.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fault::Fault;
+use idl::health::CheckRequest;
+use rpc::{CallContext, CallFuture, Refusal, Service};
+use units::RequestId;
+use wire::{MessageKind, Reply, Request};
+
+use crate::methods::{Context, Finished, Methods};
+
+/// The services of the Thrift listener.
+pub(crate) struct Services(pub(crate) Arc<Methods>);
+
+impl Service for Services {
+    fn call(&self, request: Request, call: CallContext) -> CallFuture {
+        let (received, read) = (call.received, call.read);
+        let (finished, model) = (Finished::default(), Arc::new(OnceLock::new()));
+        let cx = Context { call, finished: finished.clone(), model: Arc::clone(&model) };
+        let methods = &self.0;
+        let handling = idl::dispatch_inference(methods, cx, request)
+            .or_else(|request, cx| idl::dispatch_health(methods, cx, request))
+            .or_unknown_method();
+        let metrics = Arc::clone(&methods.metrics);
+        Box::pin(async move {
+            let reply = handling.await;
+            if let Some(model) = model.get() {
+                let handles = metrics.model(model.name());
+                handles.read.observe(read.as_secs_f64());
+                if let Some(encode) = finished.since(received) {
+                    handles.encode.observe(encode.as_secs_f64());
+                }
+            }
+            reply
+        })
+    }
+
+    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply> {
+        if request.kind == MessageKind::Oneway {
+            return None;
+        }
+        let health = why == Refusal::Draining && request.method.as_str() == "check";
+        if health && let Ok(check) = request.args::<CheckRequest>() {
+            return match self.0.check_now(&check) {
+                Ok(reply) => request.reply(&reply).into(),
+                Err(fault) => request.exception(&fault).into(),
+            };
+        }
+        let fault = match why {
+            Refusal::Draining => {
+                Fault::unavailable("the server is draining").with_retry_after(Duration::from_secs(1))
+            }
+            Refusal::CallsPerConnection { limit } => {
+                Fault::overloaded(format!("{limit} calls are in flight on this connection, which is the limit"))
+                    .with_retry_after(Duration::from_millis(10))
+            }
+            Refusal::BytesInFlight { limit } => {
+                Fault::overloaded(format!("requests in flight reach the limit of {limit} bytes"))
+                    .with_retry_after(Duration::from_millis(100))
+            }
+        };
+        // The arguments may be cut off, so the request's own id cannot be read.
+        let thrown = idl::fault::Fault::thrown(fault, &RequestId::generate());
+        request.exception(&thrown).into()
+    }
+}

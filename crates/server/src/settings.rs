@@ -1,0 +1,175 @@
+//! What the server is told: every key, with its default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use runtime::{DeviceWish, LibraryChoice};
+use serde::{Deserialize, Serialize};
+use units::ModelName;
+
+/// The file `config/server.toml` shows every key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Framed Thrift.
+    pub(crate) listen: SocketAddr,
+    /// Metrics and health by HTTP.
+    pub(crate) admin: SocketAddr,
+    /// Folders with model folders in them; the first one that has a name counts.
+    pub(crate) models: Vec<PathBuf>,
+    /// Only these models; all when empty.
+    pub(crate) only: Vec<String>,
+    /// `auto`, `cpu` or `cuda:N` for every model, instead of its own setting; empty keeps that.
+    pub(crate) device: String,
+    /// Workers of every model, instead of its own setting; 0 keeps that.
+    pub(crate) instances: usize,
+    /// ONNX Runtime's library or its folder; empty looks where `scripts/onnxruntime` puts it.
+    pub(crate) onnxruntime: String,
+    /// Threads for connections; 0 is one for each core, at most 4.
+    pub(crate) io_threads: usize,
+    /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
+    pub(crate) auth: String,
+    /// What runs longer after SIGTERM is cut.
+    #[serde(with = "humantime_serde")]
+    pub(crate) drain: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) log: chassis::logs::Settings,
+}
+
+/// What callers may take.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) calls_per_connection: usize,
+    pub(crate) frame: ByteSize,
+    pub(crate) bytes_in_flight: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub(crate) frame_time: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) idle: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) write_stall: Duration,
+    pub(crate) picture: ByteSize,
+    pub(crate) pixels: u64,
+    pub(crate) edge: u32,
+    pub(crate) pictures_per_call: usize,
+    pub(crate) top_k: usize,
+    pub(crate) preview_px: u32,
+    /// Of decoded pictures in work at the same time.
+    pub(crate) decoded: ByteSize,
+    /// Pictures decoded at the same time; 0 is one for each core.
+    pub(crate) decode_threads: usize,
+    /// Most that a caller may ask for.
+    #[serde(with = "humantime_serde")]
+    pub(crate) longest_deadline: Duration,
+    /// A run that does not end within this after it was told to stop has wedged its worker.
+    #[serde(with = "humantime_serde")]
+    pub(crate) wedged_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let pictures = vision::Limits::default();
+        let engine = engine::Settings::default();
+        let rpc = rpc::ServerLimits::default();
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9091)),
+            models: vec![PathBuf::from("models")],
+            only: Vec::new(),
+            device: String::new(),
+            instances: 0,
+            onnxruntime: String::new(),
+            io_threads: 0,
+            auth: String::new(),
+            drain: rpc::Drain::LIMIT,
+            limits: Limits {
+                connections: rpc.connections,
+                calls_per_connection: rpc.calls_per_connection,
+                frame: ByteSize(rpc.frame_bytes as u64),
+                bytes_in_flight: ByteSize(rpc.bytes_in_flight as u64),
+                frame_time: rpc.frame_time,
+                idle: rpc.idle,
+                write_stall: rpc.write_stall,
+                picture: ByteSize(pictures.bytes),
+                pixels: pictures.pixels,
+                edge: pictures.edge,
+                pictures_per_call: engine.pictures_per_call,
+                top_k: engine.top_k,
+                preview_px: engine.preview_px,
+                decoded: ByteSize(engine.decoded_bytes),
+                decode_threads: 0,
+                longest_deadline: units::LONGEST,
+                wedged_after: engine.wedged_after,
+            },
+            log: chassis::logs::Settings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Keys whose value outside the file is a list with commas.
+    pub(crate) const LISTS: [&str; 2] = ["models", "only"];
+
+    pub(crate) fn library(&self) -> LibraryChoice {
+        if self.onnxruntime.is_empty() {
+            LibraryChoice::Search
+        } else {
+            LibraryChoice::At(PathBuf::from(&self.onnxruntime))
+        }
+    }
+
+    pub(crate) fn io_threads(&self) -> usize {
+        // More than four serve no more calls than the models behind them can answer.
+        if self.io_threads > 0 { self.io_threads } else { cores().min(4) }
+    }
+
+    pub(crate) fn rpc(&self) -> rpc::ServerLimits {
+        rpc::ServerLimits {
+            connections: self.limits.connections,
+            calls_per_connection: self.limits.calls_per_connection,
+            frame_bytes: self.limits.frame.as_u64() as usize,
+            bytes_in_flight: self.limits.bytes_in_flight.as_u64() as usize,
+            frame_time: self.limits.frame_time,
+            idle: self.limits.idle,
+            write_stall: self.limits.write_stall,
+            ..rpc::ServerLimits::default()
+        }
+    }
+
+    /// # Errors
+    /// One sentence that names the key and the value.
+    pub(crate) fn engine(&self) -> Result<engine::Settings, String> {
+        let only = self.only.iter().map(|name| ModelName::parse(name).map_err(|error| format!("settings: `only`: {error}")));
+        let device = match self.device.as_str() {
+            "" => None,
+            text => {
+                Some(text.parse::<DeviceWish>().map_err(|error| format!("settings: `device`: {error}"))?)
+            }
+        };
+        Ok(engine::Settings {
+            folders: self.models.clone(),
+            only: only.collect::<Result<_, _>>()?,
+            device,
+            instances: (self.instances > 0).then_some(self.instances),
+            decode_threads: if self.limits.decode_threads > 0 { self.limits.decode_threads } else { cores() },
+            decoded_bytes: self.limits.decoded.as_u64(),
+            pictures: vision::Limits {
+                bytes: self.limits.picture.as_u64(),
+                pixels: self.limits.pixels,
+                edge: self.limits.edge,
+            },
+            pictures_per_call: self.limits.pictures_per_call,
+            top_k: self.limits.top_k,
+            preview_px: self.limits.preview_px,
+            wedged_after: self.limits.wedged_after,
+        })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
