@@ -6,6 +6,8 @@
 //! medians of CPU time per call (from the scheduler, all threads of the server) are compared: unlike calls per second
 //! they hardly depend on what else the machine does.
 //!
+//! The last lines are this crate's `Channel` against `ours`: what a caller waits for, in microseconds.
+//!
 //! `cargo run --release -p rpc --example echo_bench [-- ROUNDS [MILLISECONDS]]` prints a line of JSON for each
 //! measurement, then one for each comparison.
 
@@ -19,7 +21,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use rpc::{CallContext, CallFuture, Drain, Refusal, Server, ServerLimits, Service};
+use rpc::{
+    CallContext, CallFuture, CallOptions, Channel, ChannelConfig, Drain, Refusal, Server, ServerLimits, Service,
+};
 use thrift::protocol::{
     TBinaryInputProtocolFactory, TBinaryOutputProtocolFactory, TFieldIdentifier, TInputProtocol, TMessageIdentifier,
     TMessageType, TOutputProtocol, TSerializable, TStructIdentifier, TType,
@@ -27,7 +31,8 @@ use thrift::protocol::{
 use thrift::server::{TProcessor, TServer};
 use thrift::transport::{TFramedReadTransportFactory, TFramedWriteTransportFactory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::{ApplicationErrorKind, Batch, MessageKind, Protocol, Reply, Request};
+use units::Deadline;
+use wire::{ApplicationErrorKind, Batch, MessageKind, Method, Outgoing, Protocol, Reply, Request};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -81,6 +86,10 @@ impl TSerializable for Blob {
         output.write_field_stop()?;
         output.write_struct_end()
     }
+}
+
+impl Outgoing for Blob {
+    fn stamp(&mut self, _left: Duration) {}
 }
 
 // Servers
@@ -247,7 +256,48 @@ fn compare(rounds: usize, time: Duration) -> Outcome<()> {
             ratio(&rate, "ours", "apache"),
         );
     }
+    for (bytes, callers) in [(784, 1), (784, 64), (1 << 20, 1), (1 << 20, 4)] {
+        let mut waits = through_channel(bytes, callers, time)?;
+        waits.sort_unstable();
+        let at = |part: usize| waits[(waits.len() - 1) * part / 100].as_nanos() as f64 / 1e3;
+        println!(
+            r#"{{"client":"channel","bytes":{bytes},"callers":{callers},"calls_per_s":{:.0},"p50_us":{:.0},"p99_us":{:.0}}}"#,
+            waits.len() as f64 / time.as_secs_f64(),
+            at(50),
+            at(99),
+        );
+    }
     Ok(())
+}
+
+/// How long each call took through a channel on one thread, as in a gateway's worker.
+fn through_channel(bytes: usize, callers: usize, time: Duration) -> Outcome<Vec<Duration>> {
+    const ECHO: Method<Blob, Blob, Blob> = Method::new("echo", true);
+    let (_process, address) = start("ours")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = Channel::new(vec![address.into()], ChannelConfig::default());
+        let until = Instant::now() + time;
+        let calls = (0..callers).map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let mut blob = Blob(Bytes::from(vec![0x5a; bytes]));
+                let mut waits = Vec::new();
+                while Instant::now() < until {
+                    let began = Instant::now();
+                    let deadline = Deadline::after(began, Duration::from_secs(10));
+                    channel.call(&ECHO, &mut blob, CallOptions::new(deadline)).await?.map_err(|_| "an exception")?;
+                    waits.push(began.elapsed());
+                }
+                Outcome::Ok(waits)
+            })
+        });
+        let mut all = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            all.extend(call.await??);
+        }
+        Ok(all)
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -264,7 +314,7 @@ impl Drop for ServerProcess {
     }
 }
 
-fn measure(server: &str, bytes: usize, in_flight: usize, time: Duration) -> Outcome<Measured> {
+fn start(server: &str) -> Outcome<(ServerProcess, SocketAddr)> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["serve", server])
         .stdin(Stdio::piped())
@@ -274,7 +324,12 @@ fn measure(server: &str, bytes: usize, in_flight: usize, time: Duration) -> Outc
     let process = ServerProcess(child);
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    let stream = connect(line.trim().parse()?)?;
+    Ok((process, line.trim().parse()?))
+}
+
+fn measure(server: &str, bytes: usize, in_flight: usize, time: Duration) -> Outcome<Measured> {
+    let (process, address) = start(server)?;
+    let stream = connect(address)?;
     stream.set_nodelay(true)?;
 
     run(&stream, bytes, in_flight, time / 5)?;

@@ -37,7 +37,7 @@ const LET_GO: Duration = Duration::from_secs(1);
 
 /// So long, and for so many bytes, a closed connection is read on: closing with unread bytes would reset it, and the
 /// last answer would be lost on the way.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 << 20;
 
 /// How a connection ends.

@@ -6,21 +6,24 @@
 //! Not here: connecting (`endpoint`), choosing among connections (`channel`).
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use units::CallId;
 use wire::{Batch, Frame, FrameLimits, Response};
 
 use crate::CancelCall;
+use crate::budget::Taken;
+use crate::inbound::Inbound;
 
 /// A server that takes nothing for so long is given up.
 const WRITE_STALL: Duration = Duration::from_secs(20);
@@ -226,17 +229,21 @@ impl Link {
     }
 
     async fn read_on(&self, read: &mut OwnedReadHalf, limits: FrameLimits) -> String {
-        let mut buffer = BytesMut::new();
+        let mut inbound = Inbound::new(limits);
         loop {
-            wire::reserve(&mut buffer);
-            match read.read_buf(&mut buffer).await {
+            if let Err(need) = inbound.prepare(false) {
+                // No budget here: answers are as many as calls were made, and come from servers of our choice.
+                inbound.grant(need, Taken::own(need.bytes()));
+            }
+            match poll_fn(|cx| inbound.poll_read(read, cx)).await {
                 Ok(0) => return "closed by the server".to_owned(),
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             }
+            let now = Instant::now();
             loop {
-                let frame = match wire::split_frame(&mut buffer, &limits) {
-                    Ok(Some(frame)) => frame,
+                let frame = match inbound.take(now) {
+                    Ok(Some(arrived)) => arrived.payload,
                     Ok(None) => break,
                     Err(error) => return error.to_string(),
                 };
