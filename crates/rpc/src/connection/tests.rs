@@ -553,3 +553,15 @@ async fn a_drain_closes_idle_connections_at_once() {
     bench.drain.start();
     assert_eq!(raw.frame().await, None);
 }
+
+// Memory
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_at_rest_is_small() {
+    let bench = default_bench();
+    let (_ours, theirs) = tokio::io::duplex(1);
+    let peer = Arc::new(Peer::new("192.0.2.1:1".parse().expect("an address"), 0));
+    let task = Connection::new(theirs, peer, Arc::clone(&bench.shared)).run();
+    // Ten thousand of them: 20 MB. Buffers come with the first bytes and go a second after the last.
+    assert!(size_of_val(&task) <= 2_048, "{} bytes", size_of_val(&task));
+}
