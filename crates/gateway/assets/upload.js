@@ -1,0 +1,85 @@
+// What the page can do more with JavaScript: drop, paste, preview, and the answer in place. Without it the form just posts.
+"use strict";
+document.documentElement.classList.add("js");
+
+function form() { return document.querySelector("form[data-upload]"); }
+
+function show(files) {
+  const place = document.querySelector("[data-previews]");
+  if (!place) return;
+  place.replaceChildren(...[...files].slice(0, 8).filter((file) => file.type.startsWith("image/")).map((file) => {
+    const image = document.createElement("img");
+    image.alt = file.name;
+    image.src = URL.createObjectURL(file);
+    image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+    return image;
+  }));
+}
+
+function take(files) {
+  const images = [...files].filter((file) => file instanceof File);
+  const input = form()?.querySelector("input[type=file]");
+  if (!input || images.length === 0) return false;
+  const transfer = new DataTransfer();
+  images.forEach((file) => transfer.items.add(file));
+  input.files = transfer.files;
+  show(images);
+  form().requestSubmit();
+  return true;
+}
+
+async function send(target) {
+  const button = target.querySelector("button[type=submit]");
+  const words = button.textContent;
+  button.disabled = true;
+  button.textContent = "Looking…";
+  try {
+    const answer = await fetch(target.action, { method: "POST", body: new FormData(target), headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const main = page.querySelector("main");
+    if (!main || !main.firstElementChild) throw new Error(`the answer has status ${answer.status} and no page`);
+    document.querySelector("main").replaceWith(document.adoptNode(main));
+    if (page.title) document.title = page.title;
+    history.pushState({ answered: true }, "", location.href);
+    document.querySelector("[data-heading]")?.focus();
+  } catch (error) {
+    const alert = document.createElement("div");
+    alert.className = "card alert";
+    alert.setAttribute("role", "alert");
+    alert.textContent = `The picture could not be sent: ${error.message}. Check the connection and try again.`;
+    document.querySelector("main [role=alert]")?.remove();
+    target.before(alert);
+    button.disabled = false;
+    button.textContent = words;
+  }
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target !== form()) return;
+  event.preventDefault();
+  send(event.target);
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches?.("form[data-upload] input[type=file]")) show(event.target.files);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData?.files.length && take(event.clipboardData.files)) event.preventDefault();
+});
+for (const kind of ["dragenter", "dragover"]) {
+  document.addEventListener(kind, (event) => {
+    if (!form()) return;
+    event.preventDefault();
+    document.querySelector("[data-drop]")?.classList.add("over");
+  });
+}
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.querySelector("[data-drop]")?.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  if (!form()) return;
+  event.preventDefault();
+  document.querySelector("[data-drop]")?.classList.remove("over");
+  if (event.dataTransfer) take(event.dataTransfer.files);
+});
+// The back button leads from the answer to the form.
+addEventListener("popstate", () => location.reload());

@@ -1,0 +1,171 @@
+//! One request: its id, its deadline, its answer's headers, its log line.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix_web::http::header::{CONNECTION, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use chassis::logs::Requests;
+use fault::Fault;
+use tracing::info;
+use units::{Deadline, RequestId};
+
+use crate::metrics::Route;
+use crate::problem::Problem;
+use crate::site::{Process, Site};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const TIMEOUT: &str = "x-request-timeout-ms";
+
+/// A request on its way to an answer. Dropped without one, its client has left.
+pub(crate) struct Ask {
+    pub(crate) request_id: RequestId,
+    pub(crate) received: Instant,
+    route: Route,
+    process: Arc<Process>,
+    peer: Option<std::net::IpAddr>,
+    answered: bool,
+    /// For the log line.
+    pub(crate) told: Told,
+}
+
+/// What the log line says besides how it ended.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) model: String,
+    pub(crate) bytes_in: usize,
+    pub(crate) rows: usize,
+    pub(crate) server: ServerTimes,
+}
+
+/// What the server said of its part.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ServerTimes {
+    pub(crate) decode: Duration,
+    pub(crate) queue: Duration,
+    pub(crate) run: Duration,
+    pub(crate) total: Duration,
+    pub(crate) batch_rows: usize,
+}
+
+impl Ask {
+    pub(crate) fn new(request: &HttpRequest, site: &web::Data<Site>, route: Route) -> Self {
+        let process = Arc::clone(&site.process);
+        process.in_flight.fetch_add(1, Ordering::AcqRel);
+        process.metrics.in_flight.inc();
+        let incoming = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        Self {
+            request_id: RequestId::keep_or_generate(incoming),
+            received: Instant::now(),
+            route,
+            process,
+            peer: request.peer_addr().map(|address| address.ip()),
+            answered: false,
+            told: Told::default(),
+        }
+    }
+
+    /// The deadline that the client asks for, or the default.
+    ///
+    /// # Errors
+    /// InvalidInput when the header is no number of milliseconds.
+    pub(crate) fn deadline(&self, request: &HttpRequest) -> Result<Deadline, Fault> {
+        let limits = &self.process.settings.limits;
+        let Some(value) = request.headers().get(TIMEOUT) else {
+            return Ok(Deadline::after(self.received, limits.deadline));
+        };
+        let millis = value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|millis| *millis >= 0);
+        let millis = millis.ok_or_else(|| {
+            Fault::invalid_input(format!("{TIMEOUT} is {value:?}, allowed is a whole number of milliseconds"))
+                .with_param(TIMEOUT)
+        })?;
+        Ok(Deadline::from_millis(self.received, Some(millis), limits.deadline, limits.longest_deadline))
+    }
+
+    /// Finishes the answer: headers, metrics, the log line.
+    pub(crate) fn answer(mut self, result: Result<HttpResponse, Problem>) -> HttpResponse {
+        let (response, problem) = match result {
+            Ok(response) => (response, None),
+            Err(problem) => (problem.answer(self.request_id.as_str()), Some(problem)),
+        };
+        self.finish(response, problem.as_ref())
+    }
+
+    /// As [`Ask::answer`], where the body of an error is made already.
+    pub(crate) fn finish(&mut self, mut response: HttpResponse, problem: Option<&Problem>) -> HttpResponse {
+        self.answered = true;
+        let total = self.received.elapsed();
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(self.request_id.as_str()) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Ok(timing) = HeaderValue::from_str(&self.server_timing(total)) {
+            headers.insert(SERVER_TIMING, timing);
+        }
+        if self.process.draining.load(Ordering::Relaxed) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let status = response.status().as_u16();
+        self.process.metrics.answered(self.route, status, total.as_secs_f64());
+        let quiet = matches!(self.route, Route::Health | Route::Asset) && status < 500;
+        let wanted = self.process.settings.log.requests == Requests::All && !quiet || status >= 500;
+        if wanted {
+            self.log(status, problem.map_or("ok", Problem::code), problem.map(Problem::message), total);
+        }
+        response
+    }
+
+    fn server_timing(&self, total: Duration) -> String {
+        use std::fmt::Write as _;
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let mut text = String::with_capacity(96);
+        let server = &self.told.server;
+        // Writing to a string does not fail.
+        if server.total > Duration::ZERO {
+            let _ = write!(
+                text,
+                "decode;dur={:.3}, queue;dur={:.3}, run;dur={:.3}, server;dur={:.3}, ",
+                millis(server.decode),
+                millis(server.queue),
+                millis(server.run),
+                millis(server.total)
+            );
+        }
+        let _ = write!(text, "total;dur={:.3}", millis(total));
+        text
+    }
+
+    fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration) {
+        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let caller = self.peer.map(|peer| units::CallerId::anonymous(peer).to_string());
+        info!(
+            request_id = self.request_id.as_str(),
+            caller,
+            kind = self.route.name(),
+            model = self.told.model,
+            status,
+            outcome,
+            reason,
+            queue_ms = millis(self.told.server.queue),
+            device_ms = millis(self.told.server.run),
+            total_ms = millis(total),
+            rows = self.told.rows,
+            batch_size = self.told.server.batch_rows,
+            bytes_in = self.told.bytes_in,
+            "request"
+        );
+    }
+}
+
+impl Drop for Ask {
+    fn drop(&mut self) {
+        self.process.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.process.metrics.in_flight.dec();
+        if !self.answered {
+            self.process.metrics.left();
+            self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed());
+        }
+    }
+}

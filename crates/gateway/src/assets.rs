@@ -1,0 +1,56 @@
+//! Style, script and icon, compiled in. Their address has a digest of their content in it, so they may be kept for ever.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::LazyLock;
+
+use actix_web::http::header::{CACHE_CONTROL, ContentType, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, web};
+use fault::Fault;
+
+use crate::ask::Ask;
+use crate::metrics::Route;
+use crate::site::Site;
+
+const FILES: [(&str, &str, &str); 3] = [
+    ("style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
+    ("upload.js", "text/javascript; charset=utf-8", include_str!("../assets/upload.js")),
+    ("favicon.svg", "image/svg+xml", include_str!("../assets/favicon.svg")),
+];
+
+static PREFIX: LazyLock<String> = LazyLock::new(|| {
+    let mut digest = DefaultHasher::new();
+    FILES.hash(&mut digest);
+    format!("/assets/{:08x}", digest.finish() as u32)
+});
+
+/// The folder of all assets, as it stands in pages.
+pub(crate) fn prefix() -> &'static str {
+    &PREFIX
+}
+
+/// `/assets/{digest}/{file}`.
+pub(crate) async fn file(
+    request: HttpRequest,
+    site: web::Data<Site>,
+    path: web::Path<(String, String)>,
+) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Asset);
+    let found = FILES.iter().find(|(name, ..)| *name == path.1);
+    let result = found.map(|(_, kind, text)| response(kind, text)).ok_or_else(|| Fault::not_found("no such file").into());
+    ask.answer(result)
+}
+
+/// `/favicon.ico`, which browsers ask for by themselves.
+pub(crate) async fn icon(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Asset);
+    let (_, kind, text) = FILES[2];
+    ask.answer(Ok(response(kind, text)))
+}
+
+fn response(kind: &'static str, text: &'static str) -> HttpResponse {
+    let mut head = HttpResponse::Ok();
+    head.insert_header(ContentType(kind.parse().unwrap_or(actix_web::mime::TEXT_PLAIN)));
+    head.insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"));
+    head.insert_header((HeaderName::from_static("x-content-type-options"), "nosniff"));
+    head.body(text)
+}

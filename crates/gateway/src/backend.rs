@@ -1,0 +1,116 @@
+//! The servers, as the gateway calls them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fault::Fault;
+use idl::base::Base;
+use idl::health::{CheckReply, CheckRequest, ServingStatus};
+use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, ModelsRequest};
+use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
+use units::{CallId, Deadline, RequestId};
+use wire::{MessageKind, Protocol, encode_call};
+
+/// How long the list of models is believed.
+const MODELS_FRESH: Duration = Duration::from_secs(1);
+
+type Listed = Rc<Vec<ModelInfo>>;
+
+/// A worker thread's way to the servers.
+pub(crate) struct Backend {
+    channel: Channel,
+    models: RefCell<Option<(Instant, Listed)>>,
+}
+
+/// What the gateway asks of `classify`.
+pub(crate) struct Classify {
+    pub(crate) model: String,
+    pub(crate) images: Vec<Bytes>,
+    pub(crate) top_k: Option<i32>,
+    pub(crate) preview_px: Option<i32>,
+}
+
+impl Backend {
+    /// Connects in the background, on the thread that calls this.
+    pub(crate) fn new(servers: Vec<Endpoint>, connections: usize) -> Self {
+        let config = ChannelConfig { connections, cancel: Some(Arc::new(cancel)), ..ChannelConfig::default() };
+        Self { channel: Channel::new(servers, config), models: RefCell::new(None) }
+    }
+
+    /// Says what pictures show. Dropping the future stops the work on the server.
+    pub(crate) async fn classify(
+        &self,
+        ask: Classify,
+        request_id: &RequestId,
+        deadline: Deadline,
+    ) -> Result<ClassifyReply, Fault> {
+        let call_id = CallId::random();
+        let mut request = ClassifyRequest {
+            base: Some(base(request_id, call_id)),
+            model: Some(ask.model),
+            version: None,
+            images: Some(ask.images),
+            top_k: ask.top_k,
+            preview_px: ask.preview_px,
+        };
+        let options = CallOptions::new(deadline).with_call_id(call_id);
+        let reply = self.channel.call(&idl::methods::CLASSIFY, &mut request, options).await;
+        Ok(reply.map_err(Fault::from)?.map_err(Fault::from)?)
+    }
+
+    /// What is served, at most a second old.
+    pub(crate) async fn models(&self, request_id: &RequestId, deadline: Deadline) -> Result<Listed, Fault> {
+        if let Some((at, models)) = &*self.models.borrow()
+            && at.elapsed() < MODELS_FRESH
+        {
+            return Ok(Rc::clone(models));
+        }
+        let mut request =
+            ModelsRequest { base: Some(base(request_id, CallId::random())), model: None, with_labels: Some(false) };
+        let reply = self.channel.call(&idl::methods::MODELS, &mut request, CallOptions::new(deadline)).await;
+        let reply = reply.map_err(Fault::from)?.map_err(Fault::from)?;
+        let models = Rc::new(reply.models.unwrap_or_default());
+        *self.models.borrow_mut() = Some((Instant::now(), Rc::clone(&models)));
+        Ok(models)
+    }
+
+    /// Whether a server serves; the reason when none does.
+    pub(crate) async fn check(&self, request_id: &RequestId, deadline: Deadline) -> Result<CheckReply, String> {
+        let mut request = CheckRequest { base: Some(base(request_id, CallId::random())), model: None };
+        let reply = self.channel.call(&idl::methods::CHECK, &mut request, CallOptions::new(deadline)).await;
+        let reply: CheckReply = match reply {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(fault)) => return Err(Fault::from(fault).message.into_owned()),
+            Err(error) => {
+                let states = self.channel.endpoints();
+                let each = states.iter().map(|state| {
+                    let reason = state.reason.as_deref().unwrap_or(if state.connected { "connected" } else { "connecting" });
+                    format!("{}: {reason}", state.address)
+                });
+                return Err(format!("{error} ({})", each.collect::<Vec<_>>().join("; ")));
+            }
+        };
+        if reply.status == Some(ServingStatus::SERVING) {
+            return Ok(reply);
+        }
+        Err(reply.reason.unwrap_or_else(|| "the server does not serve".to_owned()))
+    }
+}
+
+fn base(request_id: &RequestId, call_id: CallId) -> Base {
+    Base {
+        request_id: Some(request_id.as_str().to_owned()),
+        caller: Some("gateway".to_owned()),
+        call_id: Some(Bytes::copy_from_slice(&call_id.0)),
+        ..Base::default()
+    }
+}
+
+/// The message that stops a call whose client has left.
+fn cancel(call_id: CallId) -> Option<wire::Frame> {
+    let request = CancelRequest { base: None, call_id: Some(Bytes::copy_from_slice(&call_id.0)) };
+    encode_call(Protocol::Binary, "cancel", 0, MessageKind::Oneway, &request).ok()
+}

@@ -1,0 +1,131 @@
+//! `/openapi.json`, made from the code, and `/docs`, made from it.
+
+use std::sync::LazyLock;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use minijinja::context;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::OpenApi;
+
+use crate::ask::Ask;
+use crate::metrics::Route;
+use crate::pages;
+use crate::site::Site;
+
+/// Pictures to labels over HTTP.
+///
+/// Every answer carries `x-request-id`, which stands in the logs of all processes; every error has the form
+/// `{"error": {"message", "type", "param", "code", "request_id"}}`.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Outboard", license(name = "Apache-2.0")),
+    paths(
+        crate::classify::post, crate::models::list, crate::models::one, crate::health::live, crate::health::ready,
+    ),
+    components(schemas(crate::classify::ClassifyManyAnswer)),
+)]
+struct Api;
+
+static TEXT: LazyLock<String> = LazyLock::new(|| Api::openapi().to_json().expect("the description is plain data"));
+
+/// `/openapi.json`.
+pub(crate) async fn openapi(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Page);
+    ask.answer(Ok(HttpResponse::Ok().content_type("application/json").body(TEXT.as_str())))
+}
+
+#[derive(Serialize)]
+struct Parameter {
+    name: String,
+    place: String,
+    required: bool,
+    description: String,
+}
+
+#[derive(Serialize)]
+struct Response {
+    status: String,
+    description: String,
+}
+
+#[derive(Serialize)]
+struct Operation {
+    method: String,
+    path: String,
+    summary: String,
+    description: String,
+    parameters: Vec<Parameter>,
+    bodies: Vec<String>,
+    responses: Vec<Response>,
+}
+
+/// `/docs`.
+pub(crate) async fn docs(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
+    let mut ask = Ask::new(&request, &site, Route::Page);
+    let api: Value = serde_json::from_str(&TEXT).expect("it was written as JSON");
+    let values = context! {
+        title => text(&api["info"]["title"]),
+        description => text(&api["info"]["description"]),
+        version => text(&api["info"]["version"]),
+        operations => minijinja::Value::from(minijinja::value::Serde(operations(&api))),
+    };
+    let page = site.process.templates.render("docs.html", values);
+    let result = page.map(|page| pages::page_head(HttpResponse::Ok()).body(page));
+    pages::finish(&mut ask, &site, result)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn operations(api: &Value) -> Vec<Operation> {
+    let mut all = Vec::new();
+    for (path, methods) in api["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let bodies = operation["requestBody"]["content"].as_object().into_iter().flatten();
+            let responses = operation["responses"].as_object().into_iter().flatten();
+            all.push(Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                summary: text(&operation["summary"]),
+                description: text(&operation["description"]),
+                parameters: parameters
+                    .map(|one| Parameter {
+                        name: text(&one["name"]),
+                        place: text(&one["in"]),
+                        required: one["required"].as_bool().unwrap_or(false),
+                        description: text(&one["description"]),
+                    })
+                    .collect(),
+                bodies: bodies.map(|(kind, _)| kind.clone()).collect(),
+                responses: responses
+                    .map(|(status, one)| Response { status: status.clone(), description: text(&one["description"]) })
+                    .collect(),
+            });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_documented_path_is_described_with_its_errors() {
+        let api: Value = serde_json::from_str(&TEXT).expect("JSON");
+        for path in ["/v1/classify", "/v1/models", "/v1/models/{model}", "/health/live", "/health/ready"] {
+            assert!(api["paths"][path].is_object(), "{path}");
+        }
+        let classify = &api["paths"]["/v1/classify"]["post"];
+        for kind in ["image/*", "application/json", "multipart/form-data"] {
+            assert!(classify["requestBody"]["content"][kind].is_object(), "{kind}");
+        }
+        for status in ["200", "400", "404", "413", "415", "503", "504"] {
+            assert!(classify["responses"][status].is_object(), "{status}");
+        }
+        assert_eq!(operations(&api).len(), 5);
+    }
+}

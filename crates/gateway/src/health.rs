@@ -1,0 +1,63 @@
+//! `/health/live` and `/health/ready`.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use units::Deadline;
+use utoipa::ToSchema;
+
+use crate::ask::Ask;
+use crate::metrics::Route;
+use crate::site::Site;
+
+/// A server that does not answer within this is not ready: shorter than orchestrators' own second.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Whether requests are answered now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HealthBody {
+    /// `ready`, `not_ready` or `draining`.
+    status: &'static str,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Query {
+    scope: Option<String>,
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It runs")))]
+pub(crate) async fn live(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Health);
+    ask.answer(Ok(HttpResponse::Ok().json(HealthBody { status: "live", reason: None })))
+}
+
+/// Whether a request would be answered now.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "health",
+    params(("scope" = Option<String>, Query, description = "`self`: this gateway alone, whatever its servers do")),
+    responses(
+        (status = 200, description = "A server was reached and serves", body = HealthBody),
+        (status = 503, description = "Not ready, with the reason", body = HealthBody),
+    ),
+)]
+pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>, query: web::Query<Query>) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Health);
+    let (ready, body) = if site.process.draining.load(Ordering::Acquire) {
+        (false, HealthBody { status: "draining", reason: Some("the gateway is draining".to_owned()) })
+    } else if query.scope.as_deref() == Some("self") {
+        (true, HealthBody { status: "ready", reason: None })
+    } else {
+        match site.backend.check(&ask.request_id, Deadline::after(Instant::now(), PATIENCE)).await {
+            Ok(_) => (true, HealthBody { status: "ready", reason: None }),
+            Err(reason) => (false, HealthBody { status: "not_ready", reason: Some(reason) }),
+        }
+    };
+    let mut head = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    ask.answer(Ok(head.json(body)))
+}

@@ -1,0 +1,226 @@
+//! `outboard-gateway`: pages and HTTP APIs in front of the model servers.
+
+mod ask;
+mod assets;
+mod backend;
+mod body;
+mod classify;
+mod description;
+mod form;
+mod health;
+mod metrics;
+mod models;
+mod pages;
+mod problem;
+mod settings;
+mod site;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use clap::Parser;
+use fault::Fault;
+use rpc::Endpoint;
+use tracing::{info, warn};
+
+use crate::ask::Ask;
+use crate::backend::Backend;
+use crate::metrics::{GatewayMetrics, Route};
+use crate::pages::Templates;
+use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::site::{Process, Site};
+
+// Bodies of megabytes come and go: with the system's allocator each costs hundreds of page faults (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit status when the settings cannot be used.
+const UNUSABLE: u8 = 2;
+/// After the last answer of a drain: time for requests that were on their way on kept connections.
+const LATE: Duration = Duration::from_millis(300);
+
+/// Serves pages and HTTP APIs, and forwards the work to outboard-server over framed Thrift.
+///
+/// Settings come from the file, then from OUTBOARD_GATEWAY__... variables, then from these flags; `--print-config` shows the
+/// result. config/gateway.toml explains every key.
+#[derive(Parser)]
+#[command(name = "outboard-gateway", version)]
+struct Flags {
+    /// A settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the HTTP listener [default: 127.0.0.1:8000].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Address of the listener for metrics and health [default: 127.0.0.1:8001].
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<String>,
+    /// The model servers, with commas between [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "HOST:PORT,HOST:PORT")]
+    servers: Option<String>,
+    /// Any other setting, such as limits.deadline=5s.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the settings in force and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Flags {
+    fn settings(&self) -> Result<Settings, String> {
+        let named = [("listen", &self.listen), ("admin", &self.admin), ("servers", &self.servers)];
+        let mut flags: Vec<(String, String)> =
+            named.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))).collect();
+        for text in &self.set {
+            flags.push(chassis::settings::assignment(text).map_err(|error| error.to_string())?);
+        }
+        let sources = chassis::settings::Sources {
+            file: self.config.as_deref(),
+            prefix: "OUTBOARD_GATEWAY",
+            lists: &Settings::LISTS,
+            flags,
+        };
+        chassis::settings::read(&sources).map_err(|error| error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("outboard-gateway: {reason}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+fn start() -> Result<(), String> {
+    let flags = Flags::parse();
+    let settings = flags.settings()?;
+    if flags.print_config {
+        print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
+        return Ok(());
+    }
+    chassis::exposure::check(settings.listen, Some(settings.auth.as_str()).filter(|auth| !auth.is_empty()))?;
+    let servers: Vec<Endpoint> = settings
+        .servers
+        .iter()
+        .map(|text| Endpoint::parse(text).map_err(|error| format!("settings: `servers`: {error}")))
+        .collect::<Result<_, _>>()?;
+    if servers.is_empty() {
+        return Err("settings: `servers` is empty, expected at least one host:port".to_owned());
+    }
+    let _logs = chassis::logs::start(&settings.log)?;
+    chassis::files::raise_limit(settings.limits.connections);
+    actix_web::rt::System::new().block_on(serve(settings, servers))
+}
+
+async fn serve(settings: Settings, servers: Vec<Endpoint>) -> Result<(), String> {
+    let metrics = chassis::metrics::Metrics::new("outboard-gateway", env!("CARGO_PKG_VERSION"));
+    let process = Arc::new(Process {
+        metrics: GatewayMetrics::new(&metrics),
+        templates: Templates::new(),
+        draining: AtomicBool::new(false),
+        body_bytes: AtomicUsize::new(0),
+        in_flight: AtomicUsize::new(0),
+        settings,
+    });
+    let settings = &process.settings;
+    let draining = Arc::clone(&process);
+    let say = move || match draining.draining.load(Ordering::Acquire) {
+        false => (true, "started".to_owned()),
+        true => (false, "draining".to_owned()),
+    };
+    let pages = chassis::admin::Pages { metrics, ready: Arc::new(say), live: Arc::new(|| (true, "live".to_owned())) };
+    let admin = chassis::admin::start(settings.admin, pages).await?;
+    let (shared, workers) = (Arc::clone(&process), settings.workers());
+    let connections = settings.connections_per_server;
+    let http = HttpServer::new(move || {
+        // Made on the worker's own thread, so its connections live there, too.
+        let site = Site { process: Arc::clone(&shared), backend: Backend::new(servers.clone(), connections) };
+        App::new().app_data(web::Data::new(site)).configure(routes)
+    })
+    .workers(workers)
+    .max_connections(settings.limits.connections.div_ceil(workers))
+    .backlog(4096)
+    // A client that closes its side has left: nobody waits for the answer.
+    .h1_allow_half_closed(false)
+    // Longer than nginx keeps its side (60 s), so that it is never we who close a connection that it is about to use.
+    .keep_alive(Duration::from_secs(75))
+    .client_request_timeout(Duration::from_secs(10))
+    .shutdown_timeout(settings.drain.as_secs())
+    .disable_signals()
+    .bind(settings.listen)
+    .map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
+    let address = http.addrs().first().copied().unwrap_or(settings.listen);
+    info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, workers, servers = settings.servers.join(","), "listening");
+    let server = http.run();
+    actix_web::rt::spawn(drain(server.handle(), Arc::clone(&process)));
+    server.await.map_err(|error| format!("the listener failed: {error}"))?;
+    info!("drained");
+    Ok(())
+}
+
+/// At the first signal: no new connections, answers close theirs, and the end comes when nothing is in flight.
+async fn drain(server: ServerHandle, process: Arc<Process>) {
+    if let Err(error) = chassis::signals::stop_requested().await {
+        warn!(%error, "no signal handler");
+        return;
+    }
+    process.draining.store(true, Ordering::Release);
+    // Closes the listeners; by itself it would wait for kept connections that nobody uses, too.
+    let graceful = server.stop(true);
+    actix_web::rt::spawn(graceful);
+    let limit = Instant::now() + process.settings.drain;
+    let mut quiet_since = Instant::now();
+    while Instant::now() < limit && quiet_since.elapsed() < LATE {
+        if process.in_flight.load(Ordering::Acquire) > 0 {
+            quiet_since = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.stop(false).await;
+    // What actix still waits for are connections without requests.
+    info!("drained");
+    actix_web::rt::System::current().stop();
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/v1/classify").post(classify::post).default_service(only("POST")))
+        .service(web::resource("/v1/models").get(models::list).default_service(only("GET")))
+        .service(web::resource("/v1/models/{model:.+}").get(models::one).default_service(only("GET")))
+        .service(web::resource("/health/live").get(health::live).default_service(only("GET")))
+        .service(web::resource("/health/ready").get(health::ready).default_service(only("GET")))
+        .service(web::resource("/openapi.json").get(description::openapi).default_service(only("GET")))
+        .service(web::resource("/docs").get(description::docs).default_service(only("GET")))
+        .service(web::resource("/").get(pages::home).default_service(only("GET")))
+        .service(
+            web::resource("/upload").get(pages::upload_form).post(pages::upload).default_service(only("GET and POST")),
+        )
+        .service(web::resource("/assets/{digest}/{file}").get(assets::file).default_service(only("GET")))
+        .service(web::resource("/favicon.ico").get(assets::icon).default_service(only("GET")))
+        .default_service(web::to(unknown));
+}
+
+/// Answers every other method of a path.
+fn only(allowed: &'static str) -> actix_web::Route {
+    web::to(move |request: HttpRequest, payload: web::Payload, site: web::Data<Site>| async move {
+        let ask = Ask::new(&request, &site, Route::Unknown);
+        body::discard(&mut payload.into_inner()).await;
+        ask.answer(Err(Problem::Method { allowed }))
+    })
+}
+
+async fn unknown(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
+    let ask = Ask::new(&request, &site, Route::Unknown);
+    body::discard(&mut payload.into_inner()).await;
+    let path: String = request.path().chars().take(128).collect();
+    ask.answer(Err(Fault::not_found(format!("there is nothing at {path}")).into()))
+}

@@ -1,0 +1,96 @@
+//! What is counted and timed, with every handle looked up once.
+
+use chassis::metrics::{Metrics, SECONDS};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// What clients ask for; the label of every metric of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub(crate) enum Route {
+    Classify,
+    Upload,
+    Models,
+    Page,
+    Asset,
+    Health,
+    Unknown,
+}
+
+const ROUTES: [&str; 7] = ["classify", "upload", "models", "page", "asset", "health", "unknown"];
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+impl Route {
+    pub(crate) fn name(self) -> &'static str {
+        ROUTES[self as usize]
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    route: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone)]
+struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(SECONDS)
+    }
+}
+
+/// All of the gateway's metrics.
+pub(crate) struct GatewayMetrics {
+    seconds: Vec<Histogram>,
+    answers: Vec<Vec<Counter>>,
+    left: Counter,
+    pub(crate) in_flight: Gauge,
+    pub(crate) body_bytes: Gauge,
+}
+
+impl GatewayMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let seconds = Family::<RouteLabels, Histogram, Seconds>::new_with_constructor(Seconds);
+        let answers = Family::<AnswerLabels, Counter>::default();
+        let this = Self {
+            seconds: ROUTES.map(|route| seconds.get_or_create(&RouteLabels { route }).clone()).to_vec(),
+            answers: ROUTES
+                .map(|route| {
+                    CLASSES.map(|status| answers.get_or_create(&AnswerLabels { route, status }).clone()).to_vec()
+                })
+                .to_vec(),
+            left: Counter::default(),
+            in_flight: Gauge::default(),
+            body_bytes: Gauge::default(),
+        };
+        metrics.register(|registry| {
+            let gateway = registry.sub_registry_with_prefix("gateway");
+            gateway.register("request_seconds", "From a request's head to its answer", seconds);
+            gateway.register("answers", "Answers by route and class of status", answers);
+            gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
+            gateway.register("requests_in_flight", "Requests being worked on", this.in_flight.clone());
+            gateway.register("body_bytes", "Bytes of bodies in memory", this.body_bytes.clone());
+        });
+        this
+    }
+
+    pub(crate) fn answered(&self, route: Route, status: u16, seconds: f64) {
+        self.seconds[route as usize].observe(seconds);
+        let class = usize::from(status / 100).clamp(2, 5) - 2;
+        self.answers[route as usize][class].inc();
+    }
+
+    pub(crate) fn left(&self) {
+        self.left.inc();
+    }
+}

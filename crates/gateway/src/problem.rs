@@ -1,0 +1,149 @@
+//! A failure as an HTTP answer, in the one form that every route has.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use fault::{Fault, Kind};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why a request has no better answer.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// A row of the fault table.
+    Fault(Fault),
+    /// The path is right, the method is not.
+    Method { allowed: &'static str },
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// The body of every error: the form of OpenAI's API, with the request's id.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+struct ErrorDetail<'a> {
+    /// One sentence that names the thing, the value and the limit.
+    message: &'a str,
+    /// The family, as OpenAI's clients know it.
+    #[schema(example = "invalid_request_error")]
+    r#type: &'static str,
+    /// The parameter at fault.
+    param: Option<&'a str>,
+    /// For programs: each kind of failure has its own.
+    #[schema(example = "model_not_found")]
+    code: &'static str,
+    /// Stands in the logs of every process.
+    request_id: &'a str,
+}
+
+impl Problem {
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Fault(fault) => fault.kind.row().http,
+            Self::Method { .. } => 405,
+        }
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.code(),
+            Self::Method { .. } => "method_not_allowed",
+        }
+    }
+
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Fault(fault) => fault.message.clone().into_owned(),
+            Self::Method { allowed } => format!("this path takes {allowed}"),
+        }
+    }
+
+    /// What a person can do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        let Self::Fault(fault) = self else { return "Go back and use the form." };
+        match fault.kind {
+            Kind::UnsupportedMedia => "Send a JPEG, PNG, GIF, WebP, BMP, TIFF or ICO picture.",
+            Kind::TooLarge => "Send a smaller picture.",
+            Kind::InvalidInput | Kind::NotFound => "Check what was sent and try again.",
+            Kind::Overloaded | Kind::QuotaExceeded => "Many requests are waiting. Try again in a moment.",
+            Kind::Unavailable => "The model server cannot be reached or is starting. Try again in a moment.",
+            Kind::DeadlineExceeded => "It took too long. Try again, or with a smaller picture.",
+            Kind::Unauthenticated | Kind::Forbidden => "Ask the operator for access.",
+            Kind::Internal | Kind::Cancelled => "This is a defect of the service. Please report it with the request id.",
+        }
+    }
+
+    /// Seconds for `Retry-After`, where trying again makes sense.
+    fn retry_after(&self) -> Option<u64> {
+        let Self::Fault(fault) = self else { return None };
+        let told = fault.retry_after.map(|after| after.as_secs_f64().ceil() as u64);
+        if fault.kind.row().retry.is_advised() { Some(told.unwrap_or(1).max(1)) } else { told }
+    }
+
+    /// The answer with the headers that belong to the failure.
+    pub(crate) fn head(&self) -> actix_web::HttpResponseBuilder {
+        // 499 has no name; every status of the table is a valid number.
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut head = HttpResponse::build(status);
+        if let Some(seconds) = self.retry_after() {
+            head.insert_header((RETRY_AFTER, seconds));
+        }
+        if let Self::Method { allowed } = self {
+            head.insert_header((ALLOW, *allowed));
+        }
+        head
+    }
+
+    /// The error object.
+    pub(crate) fn answer(&self, request_id: &str) -> HttpResponse {
+        let (kind, param) = match self {
+            Self::Fault(fault) => (fault.kind.row().openai_type, fault.param.as_deref()),
+            Self::Method { .. } => ("invalid_request_error", None),
+        };
+        let message = self.message();
+        let detail = ErrorDetail { message: &message, r#type: kind, param, code: self.code(), request_id };
+        self.head().json(ErrorBody { error: detail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use fault::Retry;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn every_row_of_the_fault_table_leaves_with_its_status_type_and_code() {
+        for kind in Kind::ALL {
+            let row = kind.row();
+            let problem = Problem::Fault(Fault::new(kind, "no").with_param("top_k"));
+            let answer = problem.answer("request-1");
+            assert_eq!(answer.status().as_u16(), row.http);
+            let retry = matches!(row.retry, Retry::Later | Retry::Backoff);
+            assert_eq!(answer.headers().contains_key(RETRY_AFTER), retry, "{kind}");
+            let body = to_bytes(answer.into_body()).await.expect("a body in memory");
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let expected = serde_json::json!({"error": {
+                "message": "no", "type": row.openai_type, "param": "top_k", "code": row.code, "request_id": "request-1",
+            }});
+            assert_eq!(body, expected);
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_wrong_method_names_the_right_ones() {
+        let answer = Problem::Method { allowed: "POST" }.answer("request-1");
+        assert_eq!(answer.status(), 405);
+        assert_eq!(answer.headers().get(ALLOW).and_then(|value| value.to_str().ok()), Some("POST"));
+    }
+}
