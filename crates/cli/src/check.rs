@@ -1,0 +1,77 @@
+//! `outboard models check`: what would be served, without serving it.
+
+use std::path::{Path, PathBuf};
+
+use model_store::{ModelFolder, StoreError, Task};
+use runtime::{Blueprint, DeviceWish, LibraryChoice, Runtime, SessionOptions};
+
+use crate::exit::{Failure, NO};
+
+pub(crate) fn run(folders: &[PathBuf], library: Option<&Path>) -> Result<(), Failure> {
+    let choice = library.map_or(LibraryChoice::Search, |path| LibraryChoice::At(path.to_owned()));
+    let runtime = Runtime::load(&choice).map_err(|error| Failure::new(NO, error.to_string()))?;
+    let (mut good, mut bad) = (0, 0);
+    for folder in folders {
+        for one in find(folder) {
+            let checked = one.map_err(|error| error.to_string()).and_then(|model| check(&model, runtime));
+            match checked {
+                Ok(()) => good += 1,
+                Err(reason) => {
+                    bad += 1;
+                    println!("BAD   {reason}");
+                }
+            }
+        }
+    }
+    match (good, bad) {
+        (0, 0) => Err(Failure::new(NO, "no model there: expected folders such as NAME/1/model.onnx")),
+        (_, 0) => Ok(()),
+        _ => Err(Failure::new(NO, format!("{bad} of {} models cannot be served", good + bad))),
+    }
+}
+
+/// The model in the folder itself, or those in the folders in it.
+fn find(folder: &Path) -> Vec<Result<ModelFolder, StoreError>> {
+    // `models/mnist/` and `.` have a name only once they are made absolute.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    match model_store::read(&folder) {
+        Ok(Some(model)) => vec![Ok(model)],
+        Ok(None) => model_store::scan(&folder).unwrap_or_else(|error| vec![Err(error)]),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
+    let named = |reason: String| format!("{}: {reason}", model.name);
+    let settings = &model.settings;
+    let wish = settings.device.parse::<DeviceWish>().map_err(|error| named(error.to_string()))?;
+    let blueprint = Blueprint::open(runtime, &model.newest().model).map_err(|error| named(error.to_string()))?;
+    let options =
+        SessionOptions { wish, provider_options: settings.provider.clone(), ..SessionOptions::default() };
+    let session = blueprint.session(&options).map_err(|error| named(error.to_string()))?;
+    println!("good  {} version {} ({})", model.name, model.newest().number, task(settings.task));
+    for spec in session.inputs() {
+        println!("      input  {}: {spec}{}", spec.name, if spec.optional { ", may be left out" } else { "" });
+    }
+    for spec in session.outputs() {
+        println!("      output {}: {spec}", spec.name);
+    }
+    println!("      device {} ({})", session.chosen().device, session.chosen().why);
+    for (provider, nodes) in session.placement() {
+        println!("      {nodes} nodes on {provider}");
+    }
+    if !model.labels.is_empty() {
+        println!("      {} labels, the first is {:?}", model.labels.len(), model.labels[0]);
+    }
+    Ok(())
+}
+
+fn task(task: Task) -> &'static str {
+    match task {
+        Task::Tensor => "tensor",
+        Task::Classify => "classify",
+        Task::Embed => "embed",
+        Task::Transform => "transform",
+        Task::Chat => "chat",
+    }
+}

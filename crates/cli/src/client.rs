@@ -1,0 +1,48 @@
+//! One server, called over Thrift.
+
+use std::time::{Duration, Instant};
+
+use idl::HasBase;
+use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
+use units::{Deadline, RequestId};
+use wire::{Method, Outgoing, TSerializable};
+
+use crate::exit::{Failure, USAGE};
+
+/// A client of one server; every call has the same time.
+pub(crate) struct Client {
+    channel: Channel,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Must be made inside a tokio runtime.
+    pub(crate) fn new(address: &str, timeout: Duration) -> Result<Self, Failure> {
+        let endpoint = Endpoint::parse(address).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+        let config = ChannelConfig { connect_timeout: timeout, ..ChannelConfig::default() };
+        Ok(Self { channel: Channel::new(vec![endpoint], config), timeout })
+    }
+
+    pub(crate) async fn call<Q, R>(
+        &self,
+        method: &Method<Q, R, idl::fault::Fault>,
+        mut request: Q,
+    ) -> Result<R, Failure>
+    where
+        Q: Outgoing + HasBase,
+        R: TSerializable,
+    {
+        let base = request.base_mut();
+        base.request_id = Some(RequestId::generate().as_str().to_owned());
+        base.caller = Some("outboard".to_owned());
+        let options = CallOptions::new(Deadline::after(Instant::now(), self.timeout));
+        let answer = self.channel.call(method, &mut request, options).await;
+        answer.map_err(|error| Failure::of_channel(&error))?.map_err(Failure::of_fault)
+    }
+}
+
+/// Runs a future to its end on this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(crate::exit::NO, format!("no runtime: {error}")))?.block_on(future)
+}
