@@ -55,7 +55,7 @@ pub enum Refusal {
 /// Bounds of one model's queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Rows that may wait.
+    /// Rows that may wait, those on their way included.
     pub queue_rows: usize,
     /// Rows in one run.
     pub max_rows: usize,
@@ -81,6 +81,8 @@ pub enum Next<T> {
 pub struct Queue<T> {
     waiting: VecDeque<Entry<T>>,
     rows: usize,
+    /// Rows that have been promised room and are still being made.
+    reserved: usize,
     next_ticket: u64,
     limits: Limits,
     curve: Curve,
@@ -90,7 +92,7 @@ impl<T> Queue<T> {
     /// An empty queue.
     #[must_use]
     pub fn new(limits: Limits, curve: Curve) -> Self {
-        Self { waiting: VecDeque::new(), rows: 0, next_ticket: 0, limits, curve }
+        Self { waiting: VecDeque::new(), rows: 0, reserved: 0, next_ticket: 0, limits, curve }
     }
 
     /// Entries that wait.
@@ -122,14 +124,54 @@ impl<T> Queue<T> {
         self.curve.observe(rows, took);
     }
 
-    /// How long what waits now will keep the workers busy.
-    fn backlog(&self) -> Duration {
-        if self.rows == 0 {
+    /// How many rows of one caller to run together when at most `rows` can be: what a call of many is to be cut into.
+    #[must_use]
+    pub fn together(&self, rows: usize) -> usize {
+        let share = rows.div_ceil(self.limits.workers.max(1));
+        self.curve.best(share.min(self.limits.max_rows))
+    }
+
+    /// How long `rows` will keep the workers busy.
+    fn backlog(&self, rows: usize) -> Duration {
+        if rows == 0 {
             return Duration::ZERO;
         }
-        let together = self.curve.best(self.rows.min(self.limits.max_rows));
-        let runs = self.rows.div_ceil(together).div_ceil(self.limits.workers.max(1));
+        let together = self.curve.best(rows.min(self.limits.max_rows));
+        let runs = rows.div_ceil(together).div_ceil(self.limits.workers.max(1));
         self.curve.estimate(together) * u32::try_from(runs).unwrap_or(u32::MAX)
+    }
+
+    fn has_room(&self, rows: usize) -> Result<(), Refusal> {
+        let waiting = self.rows + self.reserved;
+        // One that is larger than the whole queue is taken when nothing else is there.
+        if waiting == 0 || waiting + rows <= self.limits.queue_rows {
+            return Ok(());
+        }
+        let retry_after = self.backlog(waiting).max(Duration::from_millis(1));
+        Err(Refusal::Full { waiting, limit: self.limits.queue_rows, retry_after })
+    }
+
+    fn is_in_time(&self, rows: usize, ahead: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
+        let (wait, run) = (self.backlog(ahead), self.curve.estimate(rows));
+        let left = deadline.saturating_duration_since(now);
+        if left.is_zero() || wait + run > left { Err(Refusal::TooLate { wait, run, left }) } else { Ok(()) }
+    }
+
+    /// Promises room for rows that are still to be made, or refuses them before any work goes into them. Each promise must be
+    /// given back with [`Queue::release`], just before the push or when nothing comes of it.
+    ///
+    /// # Errors
+    /// The [`Refusal`].
+    pub fn reserve(&mut self, rows: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
+        self.has_room(rows)?;
+        self.is_in_time(rows, self.rows + self.reserved, deadline, now)?;
+        self.reserved += rows;
+        Ok(())
+    }
+
+    /// Gives back what [`Queue::reserve`] promised.
+    pub fn release(&mut self, rows: usize) {
+        self.reserved = self.reserved.saturating_sub(rows);
     }
 
     /// Takes work, or refuses it at once.
@@ -144,14 +186,9 @@ impl<T> Queue<T> {
         deadline: Instant,
         now: Instant,
     ) -> Result<Ticket, (T, Refusal)> {
-        if self.rows + rows > self.limits.queue_rows && !self.waiting.is_empty() {
-            let retry_after = self.backlog().max(Duration::from_millis(1));
-            let refusal = Refusal::Full { waiting: self.rows, limit: self.limits.queue_rows, retry_after };
+        let allowed = self.has_room(rows).and_then(|()| self.is_in_time(rows, self.rows, deadline, now));
+        if let Err(refusal) = allowed {
             return Err((payload, refusal));
-        }
-        let (wait, run, left) = (self.backlog(), self.curve.estimate(rows), deadline.saturating_duration_since(now));
-        if left.is_zero() || wait + run > left {
-            return Err((payload, Refusal::TooLate { wait, run, left }));
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -300,8 +337,33 @@ mod tests {
         assert!(retry_after >= millis(1));
     }
 
+    #[test]
+    fn rows_on_their_way_have_their_room_and_count_for_those_behind() {
+        let now = Instant::now();
+        let limits = Limits { queue_rows: 4, workers: 1, ..LIMITS };
+        let mut queue = Queue::<u32>::new(limits, Curve::new([(1, millis(100))]));
+        queue.reserve(3, now + millis(5000), now).expect("room");
+        let late = queue.reserve(1, now + millis(350), now).expect_err("three rows are ahead");
+        assert_eq!(late, Refusal::TooLate { wait: millis(300), run: millis(100), left: millis(350) });
+        let full = queue.push(9, 2, true, now + millis(5000), now).expect_err("the room is promised").1;
+        assert!(matches!(full, Refusal::Full { waiting: 3, limit: 4, .. }), "{full:?}");
+        queue.release(3);
+        queue.push(1, 3, true, now + millis(5000), now).expect("its own room");
+        queue.push(2, 1, true, now + millis(5000), now).expect("the last place");
+        assert!(matches!(queue.reserve(1, now + millis(5000), now), Err(Refusal::Full { .. })));
+    }
+
+    #[test]
+    fn a_call_of_many_is_cut_so_that_all_workers_have_a_part() {
+        let alone_is_best = Queue::<u32>::new(LIMITS, Curve::new([(1, millis(10)), (8, millis(100))]));
+        assert_eq!(alone_is_best.together(16), 1);
+        let flat = Queue::<u32>::new(LIMITS, Curve::new([(1, millis(10)), (8, millis(11))]));
+        assert_eq!((flat.together(16), flat.together(6), flat.together(1)), (8, 3, 1));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
+        Reserve(usize),
         Push { rows: usize, joins: bool, left: u64 },
         Remove(usize),
         Next { free: usize },
@@ -313,6 +375,7 @@ mod tests {
             4 => (1..=4_usize, any::<bool>(), 0..200_u64).prop_map(|(rows, joins, left)| Step::Push { rows, joins, left }),
             1 => (0..64_usize).prop_map(Step::Remove),
             2 => (1..=3_usize).prop_map(|free| Step::Next { free }),
+            1 => (1..=4_usize).prop_map(Step::Reserve),
             1 => (0..80_u64).prop_map(Step::Pass),
         ]
     }
@@ -323,7 +386,7 @@ mod tests {
             let mut now = Instant::now();
             let mut queue = Queue::new(LIMITS, Curve::new([(1, millis(1)), (8, millis(4))]));
             let (mut open, mut pushed) = (Vec::<(Ticket, u32, usize)>::new(), 0_u32);
-            let mut last_run = None;
+            let (mut last_run, mut reserved) = (None, 0);
             for step in steps {
                 match step {
                     Step::Push { rows, joins, left } => {
@@ -361,11 +424,19 @@ mod tests {
                             }
                         }
                     }
+                    Step::Reserve(rows) => {
+                        if reserved > 0 {
+                            queue.release(reserved);
+                            reserved = 0;
+                        } else if queue.reserve(rows, now + millis(1000), now).is_ok() {
+                            reserved = rows;
+                        }
+                    }
                     Step::Pass(time) => now += millis(time),
                 }
                 prop_assert_eq!(queue.rows(), open.iter().map(|one| one.2).sum::<usize>());
                 prop_assert_eq!(queue.len(), open.len());
-                prop_assert!(queue.rows() <= LIMITS.queue_rows);
+                prop_assert!(queue.rows() + reserved <= LIMITS.queue_rows);
             }
         }
     }
