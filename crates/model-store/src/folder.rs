@@ -1,11 +1,14 @@
 //! A folder with one model in it, and folders of such folders.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use units::ModelName;
 
 use crate::error::StoreError;
+use crate::hugging_face;
 use crate::settings::Settings;
 
 /// One version of a model.
@@ -15,6 +18,24 @@ pub struct Version {
     pub number: u64,
     /// `model.onnx`.
     pub model: PathBuf,
+}
+
+impl Version {
+    /// The SHA-256 of the model file in hexadecimal. Reads all of it, so it is asked for and not known beforehand.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sha256(&self) -> Result<String, StoreError> {
+        let failed = |error| StoreError::Read { path: self.model.clone(), error };
+        let mut file = fs::File::open(&self.model).map_err(failed)?;
+        let (mut sum, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut piece).map_err(failed)? {
+                0 => return Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                count => sum.update(&piece[..count]),
+            }
+        }
+    }
 }
 
 /// A model on disk.
@@ -62,7 +83,12 @@ pub fn read(path: &Path) -> Result<Option<ModelFolder>, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(StoreError::Read { path: file, error }),
     };
-    let versions = versions(path)?;
+    let mut versions = versions(path)?;
+    let export = path.join(hugging_face::MODEL);
+    let is_export = versions.is_empty() && export.is_file() && path.join(hugging_face::CONFIG).is_file();
+    if is_export {
+        versions.push(Version { number: 1, model: export });
+    }
     if versions.is_empty() {
         // A card without its model: one that is imported into another folder. Only a folder with settings and labels but
         // nothing to run is worth a word, and the caller says it when nothing else serves that name.
@@ -70,13 +96,31 @@ pub fn read(path: &Path) -> Result<Option<ModelFolder>, StoreError> {
     }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = ModelName::parse(&name).map_err(|error| StoreError::Name { path: path.to_owned(), error })?;
-    let settings = Settings::parse(&text.unwrap_or_default())
-        .map_err(|reason| StoreError::Settings { path: file.clone(), reason })?;
-    let labels = match &settings.labels {
-        Some(labels) => read_labels(path, &file, labels)?,
-        None => Vec::new(),
+    // What a person wrote counts before what a program exported.
+    let (settings, labels) = match text {
+        None if is_export => read_export(path)?,
+        text => {
+            let settings = Settings::parse(&text.unwrap_or_default())
+                .map_err(|reason| StoreError::Settings { path: file.clone(), reason })?;
+            let labels = settings.labels.as_ref().map(|labels| read_labels(path, &file, labels)).transpose()?;
+            (settings, labels.unwrap_or_default())
+        }
     };
     Ok(Some(ModelFolder { name, path: path.to_owned(), settings, versions, labels }))
+}
+
+fn read_export(path: &Path) -> Result<(Settings, Vec<String>), StoreError> {
+    let text = |file: &str| {
+        let path = path.join(file);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::Read { path, error }),
+        }
+    };
+    let (config, preprocessor) = (text(hugging_face::CONFIG)?.unwrap_or_default(), text(hugging_face::PREPROCESSOR)?);
+    hugging_face::read(&config, preprocessor.as_deref())
+        .map_err(|reason| StoreError::Settings { path: path.to_owned(), reason })
 }
 
 fn read_labels(folder: &Path, file: &Path, labels: &str) -> Result<Vec<String>, StoreError> {
@@ -85,6 +129,11 @@ fn read_labels(folder: &Path, file: &Path, labels: &str) -> Result<Vec<String>, 
         return Err(StoreError::Outside { path: file.to_owned(), key: "labels", value: labels.to_owned() });
     }
     let path = folder.join(labels);
+    // A link in an unpacked archive may lead anywhere.
+    let real = |path: &Path| path.canonicalize().map_err(|error| StoreError::Read { path: path.to_owned(), error });
+    if !real(&path)?.starts_with(real(folder)?) {
+        return Err(StoreError::Outside { path: file.to_owned(), key: "labels", value: labels.to_owned() });
+    }
     let text = fs::read_to_string(&path).map_err(|error| StoreError::Read { path, error })?;
     Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
 }
@@ -162,5 +211,42 @@ mod tests {
         write(root.path(), "m/model.toml", "labels = \"labels.txt\"");
         let model = read(&root.path().join("m")).expect("reads").expect("is a model");
         assert_eq!(model.labels, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_link_that_leads_out_of_the_folder_is_not_followed() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "secret.txt", "secret");
+        write(root.path(), "m/1/model.onnx", "");
+        write(root.path(), "m/model.toml", "labels = \"labels.txt\"");
+        std::os::unix::fs::symlink(root.path().join("secret.txt"), root.path().join("m/labels.txt")).expect("a link");
+        let error = read(&root.path().join("m")).expect_err("it leads out");
+        assert!(matches!(error, StoreError::Outside { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_export_is_a_model_of_version_one_and_what_a_person_wrote_counts_first() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "m/onnx/model.onnx", "");
+        assert!(read(&root.path().join("m")).expect("reads").is_none(), "no config.json, no settings: no model");
+        write(root.path(), "m/config.json", r#"{"architectures": ["X"]}"#);
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!((model.newest().number, model.newest().model.ends_with("m/onnx/model.onnx")), (1, true));
+        write(root.path(), "m/config.json", "{");
+        let error = read(&root.path().join("m")).expect_err("is broken").to_string();
+        assert!(error.contains("m: config.json: "), "{error}");
+        write(root.path(), "m/model.toml", "description = \"mine\"");
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!(model.settings.description.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_file() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "m/1/model.onnx", "abc");
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        let sum = model.newest().sha256().expect("reads");
+        // The first test vector of the standard, FIPS 180-4.
+        assert_eq!(sum, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

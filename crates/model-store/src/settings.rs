@@ -1,6 +1,7 @@
 //! `model.toml`: what a model is for, and how it is to be run.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -37,18 +38,47 @@ pub enum Activation {
 }
 
 /// How requests share a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Batching {
     /// Most rows in one run.
     pub max_rows: usize,
     /// How long an idle worker waits for company, in milliseconds. 0: not at all, which is best on a CPU.
     pub max_wait_ms: u64,
+    /// Batch sizes that are run and measured before the model is ready, and among which the best is chosen when more wait.
+    /// Ascending, the last one `max_rows`. Empty: the powers of two up to `max_rows`.
+    pub buckets: Vec<usize>,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { max_rows: 32, max_wait_ms: 0 }
+        Self { max_rows: 32, max_wait_ms: 0, buckets: Vec::new() }
+    }
+}
+
+impl Batching {
+    /// The batch sizes to be measured, ascending.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<usize> {
+        if !self.buckets.is_empty() {
+            return self.buckets.clone();
+        }
+        let doubled = std::iter::successors(Some(1), |rows: &usize| rows.checked_mul(2));
+        doubled.take_while(|rows| *rows < self.max_rows).chain([self.max_rows]).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        in_range("batching.max_rows", self.max_rows, 1, 4096)?;
+        in_range("batching.max_wait_ms", self.max_wait_ms, 0, 1000)?;
+        let ascend = self.buckets.windows(2).all(|pair| pair[0] < pair[1]);
+        let (first, last) = (self.buckets.first(), self.buckets.last());
+        if ascend && first.is_none_or(|first| *first >= 1) && last.is_none_or(|last| *last == self.max_rows) {
+            return Ok(());
+        }
+        let (buckets, most) = (&self.buckets, self.max_rows);
+        Err(format!(
+            "`batching.buckets` is {buckets:?}, allowed are ascending sizes from 1, the last one max_rows ({most})"
+        ))
     }
 }
 
@@ -70,12 +100,18 @@ pub struct Limits {
     pub queue_rows: usize,
     /// A request that names no timeout has this one, in milliseconds.
     pub deadline_ms: u64,
+    /// The runs before the model is ready must end within this, in milliseconds.
+    pub warm_up_ms: u64,
+    /// Pixels of one picture, when fewer than the server takes.
+    pub pixels: Option<u64>,
+    /// Pixels of a picture's longer edge, when fewer than the server takes.
+    pub edge: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // 4,096 rows of 224x224x3 floats are 2.3 GiB: the budget on decoded bytes is reached first for such models.
-        Self { queue_rows: 4096, deadline_ms: 10_000 }
+        Self { queue_rows: 4096, deadline_ms: 10_000, warm_up_ms: 120_000, pixels: None, edge: None }
     }
 }
 
@@ -84,6 +120,16 @@ impl Limits {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+
+    /// The limits on one picture: the server's, or the model's where they are lower.
+    #[must_use]
+    pub fn pictures(&self, server: vision::Limits) -> vision::Limits {
+        vision::Limits {
+            bytes: server.bytes,
+            pixels: self.pixels.map_or(server.pixels, |pixels| pixels.min(server.pixels)),
+            edge: self.edge.map_or(server.edge, |edge| edge.min(server.edge)),
+        }
     }
 }
 
@@ -146,7 +192,7 @@ impl Settings {
     /// One line: where, which key, what stands there, what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let settings: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             format!("{place}{}", error.message().replace('\n', " "))
         })?;
@@ -155,24 +201,30 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), String> {
-        let in_range = |key: &str, value: usize, low: usize, high: usize| {
-            let good = (low..=high).contains(&value);
-            if good { Ok(()) } else { Err(format!("`{key}` is {value}, allowed is {low} to {high}")) }
-        };
-        let batching = self.batching.unwrap_or_default();
-        in_range("batching.max_rows", batching.max_rows, 1, 4096)?;
-        in_range("batching.max_wait_ms", batching.max_wait_ms as usize, 0, 1000)?;
+        if let Some(batching) = &self.batching {
+            batching.check()?;
+        }
         in_range("limits.queue_rows", self.limits.queue_rows, 1, 1_000_000)?;
-        in_range("limits.deadline_ms", self.limits.deadline_ms as usize, 1, 600_000)?;
+        in_range("limits.deadline_ms", self.limits.deadline_ms, 1, 600_000)?;
+        in_range("limits.warm_up_ms", self.limits.warm_up_ms, 1, 3_600_000)?;
         in_range("intra_threads", self.intra_threads, 0, 256)?;
         if let Some(instances) = self.instances {
             in_range("instances", instances, 1, 256)?;
         }
         if self.task == Task::Classify && self.input.is_none() {
-            return Err("task is \"classify\" and there is no [input] table that says how a picture becomes a row".into());
+            return Err(
+                "task is \"classify\" and there is no [input] table that says how a picture becomes a row".into()
+            );
         }
         Ok(())
     }
+}
+
+fn in_range<N: PartialOrd + Display>(key: &str, value: N, low: N, high: N) -> Result<(), String> {
+    if (&low..=&high).contains(&&value) {
+        return Ok(());
+    }
+    Err(format!("`{key}` is {value}, allowed is {low} to {high}"))
 }
 
 #[cfg(test)]
@@ -192,6 +244,8 @@ mod tests {
             ("task = \"classify\"\ncolour = 1", &["line 2", "colour", "description"][..]),
             ("task = \"guess\"", &["line 1", "guess", "classify"]),
             ("[batching]\nmax_rows = 0", &["batching.max_rows", "is 0", "1 to 4096"]),
+            ("[batching]\nmax_rows = 8\nbuckets = [1, 8, 4]", &["batching.buckets", "[1, 8, 4]", "max_rows (8)"]),
+            ("[batching]\nmax_rows = 8\nbuckets = [1, 4]", &["batching.buckets", "max_rows (8)"]),
             ("[limits]\ndeadline_ms = 700000", &["limits.deadline_ms", "700000", "600000"]),
             ("task = \"classify\"", &["[input]"]),
             ("task = \"classify\"\n[input]\nwidth = 28\nheight = 28\nfit = \"squash\"", &["squash", "stretch"]),
@@ -203,5 +257,22 @@ mod tests {
             }
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn batch_sizes_are_powers_of_two_up_to_the_most_unless_stated() {
+        let sizes = |text: &str| Settings::parse(text).expect("good").batching.expect("there").sizes();
+        assert_eq!(sizes("[batching]\nmax_rows = 1"), [1]);
+        assert_eq!(sizes("[batching]\nmax_rows = 8"), [1, 2, 4, 8]);
+        assert_eq!(sizes("[batching]\nmax_rows = 10"), [1, 2, 4, 8, 10]);
+        assert_eq!(sizes("[batching]\nmax_rows = 12\nbuckets = [3, 12]"), [3, 12]);
+    }
+
+    #[test]
+    fn a_model_can_lower_the_servers_limits_on_pictures_and_not_raise_them() {
+        let server = vision::Limits::default();
+        let settings = Settings::parse("[limits]\npixels = 1000\nedge = 1000000").expect("good");
+        let limits = settings.limits.pictures(server);
+        assert_eq!((limits.pixels, limits.edge, limits.bytes), (1000, server.edge, server.bytes));
     }
 }
