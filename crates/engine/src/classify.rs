@@ -1,16 +1,19 @@
 //! Pictures to labels.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fault::Fault;
-use units::ModelName;
+use futures_util::future::try_join_all;
+use units::{Deadline, ModelName};
+use vision::Recipe;
 
-use crate::decoding::Decoded;
+use crate::decoding::{Decoded, Held, Prepared, prepare};
 use crate::job::{Answer, Outcome, Want, Work};
+use crate::lane::Promise;
 use crate::model::{Model, Serving, fault_of};
-use crate::observe::Phase;
-use crate::scores::Scored;
+use crate::observe::{Event, Phase};
 use crate::{CallScope, Task, Timing};
 
 /// What the caller wants to know.
@@ -46,6 +49,31 @@ pub struct Classified {
     pub timing: Timing,
 }
 
+/// Pictures of a call that share a run, and everything that the run needs.
+struct Group<'a> {
+    serving: &'a Serving,
+    recipe: &'a Arc<Recipe>,
+    pictures: Vec<Prepared>,
+    /// What the first one is in the call.
+    first: usize,
+    /// The call has more than one picture.
+    many: bool,
+    options: ClassifyOptions,
+    deadline: Deadline,
+    promise: Promise,
+    room: Held,
+}
+
+/// What became of a [`Group`].
+struct Part {
+    results: Vec<Classification>,
+    decode: Duration,
+    queue: Duration,
+    run: Duration,
+    batch_rows: usize,
+    ended: Instant,
+}
+
 impl Model {
     /// Says what encoded pictures show. Dropping the future withdraws the call.
     ///
@@ -59,34 +87,39 @@ impl Model {
     ) -> Result<Classified, Fault> {
         let serving = self.serving()?;
         let (Task::Classify, Some(recipe), Some(_)) = (self.task(), self.recipe(), serving.rows()) else {
-            return Err(Fault::invalid_input(format!("model `{}` does not classify pictures", self.name()))
-                .with_param("model"));
+            return Err(
+                Fault::invalid_input(format!("model `{}` does not classify pictures", self.name())).with_param("model")
+            );
         };
         self.check(&pictures, options)?;
-        let begin = Instant::now();
-        let many = pictures.len() > 1;
-        let mut decoded = Vec::with_capacity(pictures.len());
-        for (number, picture) in pictures.into_iter().enumerate() {
-            let row = self.decoders().row(picture, recipe, options.preview_px, call.deadline).await;
-            decoded.push(row.map_err(|fault| name_picture(fault, many, number))?);
+        let count = pictures.len();
+        let many = count > 1;
+        let pictures = pictures.into_iter().enumerate().map(|(number, picture)| {
+            let prepared = prepare(picture, recipe, options.preview_px, self.picture_limits());
+            prepared.map_err(|fault| name_picture(fault, many, number))
+        });
+        let mut pictures = pictures.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let together = if many { serving.lane().together(count) } else { 1 };
+        let mut promises = Vec::with_capacity(count.div_ceil(together));
+        for first in (0..count).step_by(together) {
+            promises.push((first, serving.lane().promise(together.min(count - first), call.deadline)?));
         }
-        let decode = begin.elapsed();
+        let room = self.decoders().room(count * recipe.row_bytes(), call.deadline).await;
+        let room = room.inspect_err(|fault| self.note(fault))?;
+        let groups = promises.into_iter().map(|(first, promise)| {
+            let pictures = pictures.by_ref().take(together).collect();
+            let (deadline, room) = (call.deadline, Arc::clone(&room));
+            self.group(Group { serving, recipe, pictures, first, many, options, deadline, promise, room })
+        });
+        // One after the other is decoded and queued; while one runs, the next is decoded. The first failure withdraws all.
+        let parts = try_join_all(groups.collect::<Vec<_>>()).await?;
+        let decode = parts.iter().map(|part| part.decode).max().unwrap_or_default();
         self.observer().phase(Phase::Decode, decode);
-        let (scored, mut timing) = self.score(serving, &mut decoded, options, call).await?;
-        timing.decode = decode;
-        timing.total = call.received.elapsed();
-        let results = decoded
-            .into_iter()
-            .zip(scored)
-            .map(|(Decoded { header, preview, .. }, labels)| Classification {
-                labels,
-                width: header.width,
-                height: header.height,
-                format: header.format,
-                preview,
-            })
-            .collect();
-        Ok(Classified { results, timing })
+        let mut timing = Timing { decode, total: call.received.elapsed(), ..Timing::default() };
+        if let Some(last) = parts.iter().max_by_key(|part| part.ended) {
+            timing = Timing { queue: last.queue, run: last.run, batch_rows: last.batch_rows, ..timing };
+        }
+        Ok(Classified { results: parts.into_iter().flat_map(|part| part.results).collect(), timing })
     }
 
     fn check(&self, pictures: &[Bytes], options: ClassifyOptions) -> Result<(), Fault> {
@@ -110,31 +143,45 @@ impl Model {
         Ok(())
     }
 
-    async fn score(
-        &self,
-        serving: &Serving,
-        decoded: &mut [Decoded],
-        options: ClassifyOptions,
-        call: CallScope,
-    ) -> Result<(Vec<Vec<Scored>>, Timing), Fault> {
-        let want = Want::Best { top_k: options.top_k, activation: self.activation() };
-        let (mut scored, mut timing) = (Vec::with_capacity(decoded.len()), Timing::default());
-        for group in decoded.chunks_mut(serving.max_rows()) {
-            let rows = group.len();
-            let mut data = std::mem::take(&mut group[0].row);
-            group[1..].iter_mut().for_each(|one| data.append(&mut one.row));
-            let work = Work::Rows { data, want: want.clone() };
-            let answer = serving.lane().submit(work, rows, serving.joins(), call.deadline).await?;
-            let Answer { outcome, queue, run, batch_rows } = answer;
-            timing = Timing { queue: timing.queue + queue, run: timing.run + run, batch_rows, ..timing };
-            let outcome = outcome.map_err(|error| fault_of(error, self.name(), Duration::ZERO))?;
-            let Outcome::Best(best) = outcome else { return Err(lost(self.name())) };
-            for labels in best {
-                let not_a_number = || Fault::internal(format!("model `{}` gave scores that are no numbers", self.name()));
-                scored.push(labels.ok_or_else(not_a_number)?);
-            }
+    async fn group(&self, group: Group<'_>) -> Result<Part, Fault> {
+        let Group { serving, recipe, pictures, first, many, options, deadline, promise, room } = group;
+        let (begin, each, rows) = (Instant::now(), recipe.row_elements(), pictures.len());
+        let mut data = serving.buffers().take(rows * each);
+        let mut seen = Vec::with_capacity(rows);
+        for (at, picture) in pictures.into_iter().enumerate() {
+            let header = picture.header;
+            let range = at * each..(at + 1) * each;
+            let decoded = self.decoders().row(picture, recipe, options.preview_px, data, range, deadline).await;
+            let decoded = decoded.inspect_err(|fault| self.note(fault));
+            let Decoded { data: written, preview } = decoded.map_err(|fault| name_picture(fault, many, first + at))?;
+            data = written;
+            seen.push((header, preview));
         }
-        Ok((scored, timing))
+        let decode = begin.elapsed();
+        let want = Want::Best { top_k: options.top_k, activation: self.activation() };
+        let work = Work::Rows { data, want, _room: Some(room) };
+        let answer = serving.lane().submit(work, rows, serving.joins(), deadline, Some(promise)).await?;
+        let Answer { outcome, queue, run, batch_rows } = answer;
+        let outcome = outcome.map_err(|error| fault_of(error, self.name(), run))?;
+        let Outcome::Best(best) = outcome else { return Err(lost(self.name())) };
+        let mut results = Vec::with_capacity(rows);
+        for ((header, preview), labels) in seen.into_iter().zip(best) {
+            let not_a_number = || Fault::internal(format!("model `{}` gave scores that are no numbers", self.name()));
+            let labels = labels.ok_or_else(not_a_number)?;
+            let (width, height, format) = (header.width, header.height, header.format);
+            results.push(Classification { labels, width, height, format, preview });
+        }
+        if results.len() < rows {
+            return Err(lost(self.name()));
+        }
+        Ok(Part { results, decode, queue, run, batch_rows, ended: Instant::now() })
+    }
+
+    /// Counts what ended before the queue was reached.
+    fn note(&self, fault: &Fault) {
+        if fault.kind == fault::Kind::DeadlineExceeded {
+            self.observer().event(Event::Expired);
+        }
     }
 }
 

@@ -85,7 +85,7 @@ impl Engine {
     ) -> Result<Arc<Self>, String> {
         let (folders, rejected) = find(&settings)?;
         let settings = Arc::new(settings);
-        let decoders = Arc::new(Decoders::new(settings.decode_threads, settings.decoded_bytes, settings.pictures));
+        let decoders = Arc::new(Decoders::new(settings.decode_threads, settings.decoded_bytes));
         let models: Vec<Arc<Model>> = folders
             .into_iter()
             .map(|folder| {
@@ -149,7 +149,7 @@ impl Engine {
             None => self.models.iter().collect(),
         };
         let of_one: Vec<ModelHealth> = models.iter().map(|model| health_of(model)).collect();
-        let live = !models.iter().any(|model| model.is_wedged());
+        let live = !models.iter().any(|model| model.trouble().is_some());
         let load = models.iter().map(|model| model.load().2).fold(0.0, f64::max);
         let worst = |status: Status| of_one.iter().find(|one| one.status == status);
         let (status, reason) = if self.draining.load(Ordering::Acquire) {
@@ -200,8 +200,10 @@ fn health_of(model: &Model) -> ModelHealth {
     let (waiting, running, _) = model.load();
     let state = model.state();
     let (status, reason) = match &state {
-        _ if model.is_wedged() => (Status::NotServing, Some("hangs in a run that was told to stop".to_owned())),
-        State::Ready => (Status::Serving, None),
+        State::Ready => match model.trouble() {
+            Some(trouble) => (Status::NotServing, Some(trouble.to_owned())),
+            None => (Status::Serving, None),
+        },
         State::Loading | State::Warming => (Status::Loading, Some(format!("is {state}"))),
         State::Failed(reason) => (Status::NotServing, Some(format!("failed: {reason}"))),
         State::Draining => (Status::Draining, Some("is draining".to_owned())),

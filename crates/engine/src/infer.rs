@@ -34,10 +34,10 @@ impl Model {
         let serving = self.serving()?;
         self.check_names(serving, &inputs, &outputs)?;
         let (work, rows, joins) = match self.as_rows(serving, &inputs, &outputs) {
-            Some((data, rows, wanted)) => (Work::Rows { data, want: Want::Outputs(wanted) }, rows, true),
+            Some((data, rows, wanted)) => (Work::Rows { data, want: Want::Outputs(wanted), _room: None }, rows, true),
             None => (Work::Tensors { inputs, outputs }, 1, false),
         };
-        let answer = serving.lane().submit(work, rows, joins, call.deadline).await?;
+        let answer = serving.lane().submit(work, rows, joins, call.deadline, None).await?;
         let timing = Timing {
             decode: Duration::ZERO,
             queue: answer.queue,
@@ -89,7 +89,8 @@ impl Model {
     ) -> Option<(Vec<f32>, usize, Vec<usize>)> {
         let form = serving.rows().filter(|_| serving.joins())?;
         let [(_, tensor)] = inputs else { return None };
-        let rows = usize::try_from(*tensor.shape.first()?).ok().filter(|rows| (1..=serving.max_rows()).contains(rows))?;
+        let rows =
+            usize::try_from(*tensor.shape.first()?).ok().filter(|rows| (1..=serving.max_rows()).contains(rows))?;
         let same_shape = tensor.shape[1..].iter().map(|size| *size as usize).eq(form.shape.iter().copied());
         if tensor.dtype != DType::F32 || !same_shape {
             return None;

@@ -6,12 +6,18 @@ use model_store::Activation;
 use runtime::{RunError, Tensor};
 use tokio::sync::oneshot;
 
+use crate::decoding::Held;
 use crate::scores::Scored;
 
 /// What a worker is to run.
 pub(crate) enum Work {
     /// Rows of the model's one float input, which may share a run with others.
-    Rows { data: Vec<f32>, want: Want },
+    Rows {
+        data: Vec<f32>,
+        want: Want,
+        /// The memory of `data`, counted until the run has ended, even when its caller has left.
+        _room: Option<Held>,
+    },
     /// Named tensors, which run alone.
     Tensors { inputs: Vec<(String, Tensor)>, outputs: Vec<String> },
 }

@@ -30,6 +30,8 @@ struct Inside {
     running_rows: usize,
     /// Workers that wait for something to do.
     free: usize,
+    /// Workers that died.
+    lost: usize,
     closed: bool,
 }
 
@@ -57,6 +59,7 @@ impl Lane {
             running: HashMap::new(),
             running_rows: 0,
             free: 0,
+            lost: 0,
             closed: false,
         };
         Self { inside: Mutex::new(inside), pushed: Condvar::new(), workers: limits.workers, observer }
@@ -73,16 +76,37 @@ impl Lane {
         self.inside.lock().queue.curve().points().collect()
     }
 
-    /// Whether a run was told to stop and went on for longer than `limit`.
-    pub(crate) fn is_wedged(&self, limit: Duration) -> bool {
+    /// What is broken inside: a run that was told to stop and went on for longer than `limit`, or a worker that is no more.
+    pub(crate) fn trouble(&self, limit: Duration) -> Option<&'static str> {
         let inside = self.inside.lock();
-        inside.running.values().any(|running| running.stopped.lock().is_some_and(|since| since.elapsed() > limit))
+        let hangs = |running: &Arc<Running>| running.stopped.lock().is_some_and(|since| since.elapsed() >= limit);
+        if inside.running.values().any(hangs) {
+            return Some("hangs in a run that was told to stop");
+        }
+        (inside.lost > 0).then_some("lost a worker")
+    }
+
+    /// A worker ended though it should not have.
+    pub(crate) fn lose_worker(&self) {
+        self.inside.lock().lost += 1;
     }
 
     /// Takes no more work; workers end when what waits is done.
     pub(crate) fn close(&self) {
         self.inside.lock().closed = true;
         self.pushed.notify_all();
+    }
+
+    /// How many of a call's `rows` are to run together.
+    pub(crate) fn together(&self, rows: usize) -> usize {
+        self.inside.lock().queue.together(rows)
+    }
+
+    /// Room for rows that are still to be made, so that what would be refused is refused before work goes into it.
+    pub(crate) fn promise(self: &Arc<Self>, rows: usize, deadline: Deadline) -> Result<Promise, Fault> {
+        let reserved = self.inside.lock().queue.reserve(rows, deadline.instant(), Instant::now());
+        reserved.map_err(|refusal| self.refused(refusal))?;
+        Ok(Promise { lane: Arc::clone(self), rows })
     }
 
     /// Queues work and waits for its answer until the deadline. Dropping the future withdraws the work.
@@ -92,10 +116,14 @@ impl Lane {
         rows: usize,
         joins: bool,
         deadline: Deadline,
+        promise: Option<Promise>,
     ) -> Result<Answer, Fault> {
         let (reply, answer) = oneshot::channel();
         let ticket = {
             let mut inside = self.inside.lock();
+            if let Some(mut promise) = promise {
+                inside.queue.release(std::mem::take(&mut promise.rows));
+            }
             if inside.closed {
                 return Err(Fault::unavailable("the model is draining").with_retry_after(Duration::from_secs(1)));
             }
@@ -140,6 +168,7 @@ impl Lane {
                     millis(wait),
                     millis(run)
                 ))
+                .with_retry_after(wait.max(Duration::from_millis(1)))
             }
         }
     }
@@ -198,25 +227,38 @@ impl Lane {
         }
     }
 
-    /// The run of a batch has ended, however.
-    pub(crate) fn done(&self, tickets: &[Ticket], rows: usize, took: Option<Duration>) {
+    /// The run of a batch has ended, however. `learn` when its time says what such a run costs.
+    pub(crate) fn done(&self, tickets: &[Ticket], rows: usize, took: Duration, learn: bool) {
         let mut inside = self.inside.lock();
         for ticket in tickets {
             inside.running.remove(ticket);
         }
         inside.running_rows -= rows;
-        if let Some(took) = took {
+        if learn {
             inside.queue.observe(rows, took);
         }
         drop(inside);
         self.observer.rows(rows);
-        if let Some(took) = took {
-            self.observer.phase(Phase::Run, took);
-        }
+        self.observer.phase(Phase::Run, took);
     }
 
     pub(crate) fn waited(&self, queue: Duration) {
         self.observer.phase(Phase::Queue, queue);
+    }
+}
+
+/// Room in the queue for rows on their way, given back when dropped.
+pub(crate) struct Promise {
+    lane: Arc<Lane>,
+    rows: usize,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        // None are left when the rows came: the queue is locked then.
+        if self.rows > 0 {
+            self.lane.inside.lock().queue.release(self.rows);
+        }
     }
 }
 
@@ -234,5 +276,120 @@ impl Drop for Place<'_> {
             self.lane.observer.event(event);
             self.lane.leave(self.ticket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::job::Outcome;
+    use crate::observe::Silent;
+
+    fn lane(curve: Curve) -> Arc<Lane> {
+        let limits = Limits { queue_rows: 4, max_rows: 4, max_wait: Duration::ZERO, workers: 1 };
+        Arc::new(Lane::new(limits, curve, Arc::new(Silent)))
+    }
+
+    fn work() -> Work {
+        Work::Tensors { inputs: Vec::new(), outputs: Vec::new() }
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(tokio::time::Instant::now().into_std(), Duration::from_secs(60))
+    }
+
+    fn answer(lane: &Lane, batch: Batch) {
+        let tickets: Vec<Ticket> = batch.entries.iter().map(|entry| entry.ticket).collect();
+        lane.done(&tickets, batch.rows, Duration::ZERO, false);
+        for entry in batch.entries {
+            let outcome = Ok(Outcome::Tensors(Vec::new()));
+            let batch_rows = batch.rows;
+            let _ =
+                entry.payload.reply.send(Answer { outcome, queue: Duration::ZERO, run: Duration::ZERO, batch_rows });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_is_stopped_when_the_last_of_its_callers_leaves_and_not_before() {
+        let lane = lane(Curve::default());
+        let mut first = Box::pin(lane.submit(work(), 1, true, soon(), None));
+        let mut second = Box::pin(lane.submit(work(), 1, true, soon(), None));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        let batch = lane.take().expect("a batch");
+        assert_eq!(batch.entries.len(), 2);
+        drop(first);
+        assert!(!batch.running.stop.is_stopped(), "one still waits for it");
+        assert_eq!(lane.trouble(Duration::ZERO), None);
+        drop(second);
+        assert!(batch.running.stop.is_stopped());
+        assert_eq!(lane.trouble(Duration::from_secs(3600)), None, "it has time to stop");
+        assert_eq!(lane.trouble(Duration::ZERO), Some("hangs in a run that was told to stop"));
+        answer(&lane, batch);
+        assert_eq!(lane.trouble(Duration::ZERO), None, "it ended after all");
+        assert_eq!(lane.load().1, 0);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_the_queue_takes_its_work_along() {
+        let lane = lane(Curve::default());
+        let mut call = Box::pin(lane.submit(work(), 1, false, soon(), None));
+        assert!((&mut call).now_or_never().is_none());
+        assert_eq!(lane.load().0, 1);
+        drop(call);
+        assert_eq!(lane.load().0, 0);
+        lane.close();
+        assert!(lane.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_caller_of_a_run_learns_of_its_deadline_at_its_own_moment() {
+        let lane = lane(Curve::default());
+        let now = tokio::time::Instant::now().into_std();
+        let short = Deadline::after(now, Duration::from_millis(50));
+        let mut early = Box::pin(lane.submit(work(), 1, true, short, None));
+        let mut late = Box::pin(lane.submit(work(), 1, true, soon(), None));
+        assert!((&mut early).now_or_never().is_none() && (&mut late).now_or_never().is_none());
+        let batch = lane.take().expect("a batch");
+        let fault = early.await.err().expect("the run goes on");
+        assert_eq!(fault.kind, fault::Kind::DeadlineExceeded);
+        assert!(!batch.running.stop.is_stopped(), "the other one still waits");
+        answer(&lane, batch);
+        assert_eq!(late.await.expect("its answer").batch_rows, 2);
+    }
+
+    #[tokio::test]
+    async fn a_promise_holds_its_room_until_it_is_kept_or_dropped() {
+        let lane = lane(Curve::default());
+        let promise = lane.promise(3, soon()).expect("room");
+        let full = lane.submit(work(), 2, true, soon(), None).await.err().expect("three rows are promised");
+        assert_eq!(full.kind, fault::Kind::Overloaded);
+        assert!(full.retry_after.is_some());
+        let mut kept = Box::pin(lane.submit(work(), 3, true, soon(), Some(promise)));
+        assert!((&mut kept).now_or_never().is_none());
+        drop(kept);
+        drop(lane.promise(4, soon()).expect("all is free"));
+        assert!(lane.promise(4, soon()).is_ok(), "a promise that was dropped holds nothing");
+    }
+
+    #[tokio::test]
+    async fn a_closed_lane_takes_nothing_and_finishes_what_it_has() {
+        let lane = lane(Curve::default());
+        let mut call = Box::pin(lane.submit(work(), 1, true, soon(), None));
+        assert!((&mut call).now_or_never().is_none());
+        lane.close();
+        let refused = lane.submit(work(), 1, true, soon(), None).await.err().expect("closed");
+        assert_eq!(refused.kind, fault::Kind::Unavailable);
+        answer(&lane, lane.take().expect("what it has"));
+        assert!(call.await.is_ok());
+        assert!(lane.take().is_none());
+    }
+
+    #[test]
+    fn a_worker_that_died_is_trouble() {
+        let lane = lane(Curve::default());
+        lane.lose_worker();
+        assert_eq!(lane.trouble(Duration::from_secs(3600)), Some("lost a worker"));
     }
 }

@@ -9,6 +9,7 @@
 //! bounded by settings.
 //! Not here: Thrift and HTTP (`server`, `gateway`), the choice of batch sizes (`scheduler`).
 
+mod buffers;
 mod classify;
 mod decoding;
 mod engine;

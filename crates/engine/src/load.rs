@@ -6,20 +6,26 @@ use std::time::{Duration, Instant};
 
 use model_store::Task;
 use parking_lot::Mutex;
-use runtime::{Blueprint, Device, DeviceWish, Runtime, Session, SessionOptions};
+use runtime::{Blueprint, Device, DeviceWish, Dim, RunError, Runtime, Session, SessionOptions, Stop, TensorSpec};
 use scheduler::{Curve, Limits};
 use tracing::{info, warn};
 
+use crate::buffers::Buffers;
 use crate::lane::Lane;
 use crate::model::{Model, Serving};
 use crate::state::State;
-use crate::warm_up;
+use crate::warm_up::{self, Watch};
 use crate::worker::{Crew, Rows, work};
 
 /// A session with all cores is kept for single rows when it is at least this much quicker than one with one core.
 const WIDE_PAYS: f64 = 1.25;
 /// ... and a run takes at least this: below it, waking the other cores costs what they save.
 const WIDE_FROM: Duration = Duration::from_millis(1);
+
+/// Time for measuring all batch sizes of one model on a CPU ...
+const MEASURE_CPU: Duration = Duration::from_millis(1500);
+/// ... and on a GPU, where the large ones matter.
+const MEASURE_GPU: Duration = Duration::from_secs(10);
 
 /// Loads, warms up, starts the workers and says `Ready`, or says `Failed`.
 pub(crate) fn load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsize>) {
@@ -29,13 +35,19 @@ pub(crate) fn load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<Ato
             let what = model.describe();
             let chosen = what.chosen.map(|chosen| (chosen.device.to_string(), chosen.why)).unwrap_or_default();
             let curve: Vec<String> = what.curve.iter().map(|(rows, time)| format!("{rows}: {time:.1?}")).collect();
-            let placement: Vec<String> = what.placement.iter().map(|(name, nodes)| format!("{name}: {nodes}")).collect();
+            let placement: Vec<String> =
+                what.placement.iter().map(|(name, nodes)| format!("{name}: {nodes}")).collect();
             info!(
                 model = %model.name(), version = model.version(), device = chosen.0, why = chosen.1,
                 workers = what.workers, placement = placement.join(", "), curve = curve.join(", "),
                 load_ms = begin.elapsed().as_millis() as u64, "model is ready"
             );
             model.enter(State::Ready);
+            // After it serves: reading gigabytes again takes seconds.
+            match model.folder.newest().sha256() {
+                Ok(sha256) => info!(model = %model.name(), version = model.version(), sha256, "model file"),
+                Err(error) => warn!(model = %model.name(), %error, "the model file could not be read again"),
+            }
         }
         Err(reason) => {
             warn!(model = %model.name(), version = model.version(), reason, "model failed to load");
@@ -59,42 +71,57 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     };
     let mut first = blueprint.session(&options).map_err(|error| error.to_string())?;
     model.enter(State::Warming);
+    let limit = Duration::from_millis(settings.limits.warm_up_ms);
+    let watch = Watch::start(limit).map_err(|error| format!("a thread could not be started: {error}"))?;
+    let failed = |error: RunError| match error {
+        RunError::Stopped => {
+            format!("the first runs did not end within {} ms (`limits.warm_up_ms`)", limit.as_millis())
+        }
+        error => format!("the first run failed: {error}"),
+    };
+    let on_cpu = first.chosen().device == Device::Cpu;
+    let budget = if on_cpu { MEASURE_CPU } else { MEASURE_GPU };
     let form = form_of(model, &first)?;
     if settings.warm_up && form.is_none() {
-        warm_up::zeros(&mut first).map_err(|error| format!("the first run failed: {error}"))?;
+        warm_up::zeros(&mut first, &watch.stop).map_err(failed)?;
     }
     let (joins, mut max_rows) = match &form {
-        Some(form) => batching_of(model, &mut first, form)?,
+        Some(form) => batching_of(model, &mut first, form, &watch.stop).map_err(failed)?,
         None => (false, 1),
     };
+    let batching = settings.batching.clone().unwrap_or_default();
     let mut measured = None;
     if let (Some(form), true) = (&form, settings.warm_up) {
-        let result = warm_up::measure(&mut first, form, max_rows);
-        measured = Some(result.map_err(|error| format!("the first runs failed: {error}"))?);
+        let sizes = if joins { batching.sizes() } else { vec![1] };
+        let result = warm_up::measure(&mut first, form, &sizes, budget, &watch.stop).map_err(failed)?;
+        // A size that was too slow to be run now would be too slow for a caller.
+        max_rows = result.curve.last().map_or(1, |(rows, _)| *rows);
+        measured = Some(result);
     }
-    let classes = measured.as_ref().map(|measured| measured.classes).filter(|_| model.task() == Task::Classify);
+    let declared = form.as_ref().and_then(|form| last_dimension(&first.outputs()[form.scores]));
+    let classes = measured.as_ref().map(|measured| measured.classes).or(declared);
+    let classes = classes.filter(|_| model.task() == Task::Classify);
     let labels = model.labels().len();
     if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels) {
         return Err(format!("the model gives {classes} scores, there are {labels} labels"));
     }
-    max_rows = max_rows.max(1);
-    let on_cpu = first.chosen().device == Device::Cpu;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
     let curve = Curve::new(measured.iter().flat_map(|measured| measured.curve.iter().copied()));
     let wide = match &form {
         Some(form) if on_cpu && settings.intra_threads == 1 && cores > 1 => {
-            wide(&blueprint, &options, form, curve.estimate(1))?
+            wide(&blueprint, &options, form, curve.estimate(1), &watch.stop).map_err(failed)?
         }
         _ => None,
     };
-    let batching = settings.batching.unwrap_or_default();
     let limits = Limits {
         queue_rows: settings.limits.queue_rows,
         max_rows,
         max_wait: Duration::from_millis(batching.max_wait_ms),
         workers,
     };
+    // As many as can be filled and run at the same time.
+    let buffers = Arc::new(Buffers::new(2 * workers + model.settings().decode_threads));
     let lane = Arc::new(Lane::new(limits, curve, Arc::clone(model.observer())));
     let serving = Serving {
         lane: Arc::clone(&lane),
@@ -107,8 +134,9 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         placement: first.placement(),
         workers,
         classes,
+        buffers: Arc::clone(&buffers),
     };
-    let crew = Arc::new(Crew { lane, rows: form, wide: wide.map(Mutex::new), busy: Arc::clone(busy) });
+    let crew = Arc::new(Crew { lane, rows: form, buffers, wide: wide.map(Mutex::new), busy: Arc::clone(busy) });
     let mut sessions = vec![first];
     for _ in 1..workers {
         sessions.push(blueprint.session(&options).map_err(|error| error.to_string())?);
@@ -143,8 +171,15 @@ fn form_of(model: &Model, session: &Session) -> Result<Option<Rows>, String> {
     Ok(Some(form))
 }
 
+fn last_dimension(spec: &TensorSpec) -> Option<usize> {
+    match spec.shape.as_deref()? {
+        [_, .., Dim::Fixed(size)] => usize::try_from(*size).ok(),
+        _ => None,
+    }
+}
+
 /// Whether rows of different callers may share a run, and how many at most.
-fn batching_of(model: &Model, session: &mut Session, form: &Rows) -> Result<(bool, usize), String> {
+fn batching_of(model: &Model, session: &mut Session, form: &Rows, stop: &Stop) -> Result<(bool, usize), RunError> {
     let settings = &model.folder.settings;
     let free = session.inputs().iter().any(|spec| spec.name == form.input && spec.has_free_rows());
     // Nobody but its maker knows whether a plain tensor model mixes rows in some values only: it has to be said.
@@ -152,9 +187,8 @@ fn batching_of(model: &Model, session: &mut Session, form: &Rows) -> Result<(boo
     if !free || !stated || !settings.warm_up {
         return Ok((false, 1));
     }
-    let independent = warm_up::rows_are_independent(session, form);
-    if independent.map_err(|error| format!("the first batch failed: {error}"))? {
-        return Ok((true, settings.batching.unwrap_or_default().max_rows));
+    if warm_up::rows_are_independent(session, form, stop)? {
+        return Ok((true, settings.batching.clone().unwrap_or_default().max_rows));
     }
     warn!(model = %model.name(), "a row gives another answer between others than alone: served one by one");
     Ok((false, 1))
@@ -165,13 +199,15 @@ fn wide(
     options: &SessionOptions,
     form: &Rows,
     narrow: Duration,
-) -> Result<Option<Session>, String> {
+    stop: &Stop,
+) -> Result<Option<Session>, RunError> {
     if narrow < WIDE_FROM {
         return Ok(None);
     }
     let options = SessionOptions { intra_threads: 0, ..options.clone() };
-    let mut session = blueprint.session(&options).map_err(|error| error.to_string())?;
-    let measured = warm_up::measure(&mut session, form, 1).map_err(|error| error.to_string())?;
+    let session = blueprint.session(&options).map_err(|error| RunError::Failed(error.to_string()));
+    let mut session = session?;
+    let measured = warm_up::measure(&mut session, form, &[1], MEASURE_CPU, stop)?;
     let pays = measured.curve.first().is_some_and(|(_, time)| narrow.as_secs_f64() >= time.as_secs_f64() * WIDE_PAYS);
     Ok(pays.then_some(session))
 }

@@ -7,9 +7,11 @@ use fault::Fault;
 use model_store::{Activation, ModelFolder, Task};
 use parking_lot::RwLock;
 use runtime::{Chosen, RunError, TensorSpec};
+use tokio::sync::Notify;
 use units::ModelName;
 use vision::Recipe;
 
+use crate::buffers::Buffers;
 use crate::decoding::Decoders;
 use crate::lane::Lane;
 use crate::observe::Observe;
@@ -29,9 +31,14 @@ pub(crate) struct Serving {
     pub(crate) placement: Vec<(String, usize)>,
     pub(crate) workers: usize,
     pub(crate) classes: Option<usize>,
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 impl Serving {
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
     pub(crate) fn lane(&self) -> &Arc<Lane> {
         &self.lane
     }
@@ -83,7 +90,9 @@ pub struct Model {
     pub(crate) folder: ModelFolder,
     version: String,
     recipe: Option<Arc<Recipe>>,
+    picture_limits: vision::Limits,
     held: RwLock<Held>,
+    changed: Notify,
     pub(crate) serving: OnceLock<Serving>,
     settings: Arc<Settings>,
     decoders: Arc<Decoders>,
@@ -99,8 +108,20 @@ impl Model {
     ) -> Self {
         let version = folder.newest().number.to_string();
         let recipe = folder.settings.input.clone().map(Arc::new);
+        let picture_limits = folder.settings.limits.pictures(settings.pictures);
         let held = RwLock::new(Held::new(State::Loading));
-        Self { folder, version, recipe, held, serving: OnceLock::new(), settings, decoders, observer }
+        Self {
+            folder,
+            version,
+            recipe,
+            picture_limits,
+            held,
+            changed: Notify::new(),
+            serving: OnceLock::new(),
+            settings,
+            decoders,
+            observer,
+        }
     }
 
     /// Its name.
@@ -157,6 +178,21 @@ impl Model {
         self.held.read().state.clone()
     }
 
+    /// Waits until it is neither loading nor warming up, and says where it is then.
+    pub async fn settled(&self) -> State {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Before looking, so that no change falls between.
+            changed.as_mut().enable();
+            let state = self.state();
+            if !matches!(state, State::Loading | State::Warming) {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
     /// How long it has been there.
     #[must_use]
     pub fn held_for(&self) -> Duration {
@@ -169,10 +205,10 @@ impl Model {
         self.serving.get().map_or((0, 0, 0.0), |serving| serving.lane.load())
     }
 
-    /// Whether a worker hangs in a run that was told to stop: only a restart helps then.
+    /// What is broken so that only a restart helps: a worker that hangs in a run that was told to stop, or that died.
     #[must_use]
-    pub fn is_wedged(&self) -> bool {
-        self.serving.get().is_some_and(|serving| serving.lane.is_wedged(self.settings.wedged_after))
+    pub fn trouble(&self) -> Option<&'static str> {
+        self.serving.get().and_then(|serving| serving.lane.trouble(self.settings.wedged_after))
     }
 
     /// What it is.
@@ -184,15 +220,28 @@ impl Model {
             outputs: serving.map(|one| one.outputs.clone()).unwrap_or_default(),
             chosen: serving.map(|one| one.chosen.clone()),
             placement: serving.map(|one| one.placement.clone()).unwrap_or_default(),
-            max_rows: serving.map_or(self.folder.settings.batching.unwrap_or_default().max_rows, |one| one.max_rows),
+            max_rows: serving.map_or(self.configured_max_rows(), |one| one.max_rows),
             classes: serving.and_then(|one| one.classes).or((!self.labels().is_empty()).then_some(self.labels().len())),
             workers: serving.map_or(0, |one| one.workers),
             curve: serving.map(|one| one.lane.curve()).unwrap_or_default(),
         }
     }
 
+    fn configured_max_rows(&self) -> usize {
+        self.folder.settings.batching.clone().unwrap_or_default().max_rows
+    }
+
+    /// Nothing comes after draining: a model that is still being loaded when the process ends must not say `Ready`.
     pub(crate) fn enter(&self, state: State) {
-        *self.held.write() = Held::new(state);
+        let mut held = self.held.write();
+        if held.state != State::Draining {
+            *held = Held::new(state);
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(crate) fn picture_limits(&self) -> &vision::Limits {
+        &self.picture_limits
     }
 
     pub(crate) fn recipe(&self) -> Option<&Arc<Recipe>> {
@@ -233,9 +282,7 @@ impl Model {
 /// What a failed run means to the caller.
 pub(crate) fn fault_of(error: RunError, model: &ModelName, ran: Duration) -> Fault {
     match error {
-        RunError::Input { name, reason } => {
-            Fault::invalid_input(format!("input `{name}` {reason}")).with_param(name)
-        }
+        RunError::Input { name, reason } => Fault::invalid_input(format!("input `{name}` {reason}")).with_param(name),
         RunError::Output { name, reason } => {
             Fault::invalid_input(format!("output `{name}` {reason}")).with_param("outputs")
         }

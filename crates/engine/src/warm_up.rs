@@ -1,5 +1,6 @@
 //! First runs: that a model answers at all, what each batch size costs, and whether rows of a batch are independent.
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use runtime::{DType, Data, Dim, RunError, Session, Stop, Tensor, TensorSpec};
@@ -8,24 +9,17 @@ use crate::worker::Rows;
 
 /// Time for measuring one batch size; enough for a stable minimum of a quick model, three runs of a slow one.
 const FOR_EACH_SIZE: Duration = Duration::from_millis(60);
-/// Time for all batch sizes of one model.
-const IN_ALL: Duration = Duration::from_millis(1500);
+/// Runs of one size that count, at least.
+const COUNTED: usize = 2;
 /// Rows alone and in a batch may differ by this much of their size: other kernels, another order of additions.
 const SAME: f32 = 1e-3;
 
-/// The batch sizes that are measured: powers of two up to the most.
-pub(crate) fn sizes(max_rows: usize) -> Vec<usize> {
-    let mut sizes: Vec<usize> = std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|r| *r < max_rows).collect();
-    sizes.push(max_rows);
-    sizes
-}
-
 /// Runs once on zeros, each free axis having one element.
-pub(crate) fn zeros(session: &mut Session) -> Result<(), RunError> {
+pub(crate) fn zeros(session: &mut Session, stop: &Stop) -> Result<(), RunError> {
     let inputs: Vec<(String, Tensor)> =
         session.inputs().iter().filter(|spec| !spec.optional).map(|spec| (spec.name.clone(), zero(spec))).collect();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    session.run(&inputs, &[], &Stop::new()).map(|_| ())
+    session.run(&inputs, &[], stop).map(|_| ())
 }
 
 fn zero(spec: &TensorSpec) -> Tensor {
@@ -57,8 +51,14 @@ pub(crate) fn rows(session: &Session, scores: Option<&str>) -> Option<Rows> {
         None => 0,
     };
     let elements = shape.iter().product();
-    (spec.dtype == DType::F32 && elements > 0 && session.outputs().get(scores)?.dtype == DType::F32)
-        .then(|| Rows { input: spec.name.clone(), shape, elements, scores })
+    let outputs = session.outputs().iter().map(|output| output.name.clone()).collect();
+    (spec.dtype == DType::F32 && elements > 0 && session.outputs().get(scores)?.dtype == DType::F32).then(|| Rows {
+        input: spec.name.clone(),
+        shape,
+        elements,
+        scores,
+        outputs,
+    })
 }
 
 /// What came of measuring.
@@ -68,29 +68,41 @@ pub(crate) struct Measured {
     pub(crate) classes: usize,
 }
 
-/// Runs every batch size and takes its time; stops growing when the time is up.
-pub(crate) fn measure(session: &mut Session, form: &Rows, max_rows: usize) -> Result<Measured, RunError> {
-    let begin = Instant::now();
-    let (mut curve, mut classes) = (Vec::new(), 0);
-    let names: Vec<String> = session.outputs().iter().map(|output| output.name.clone()).collect();
-    let scores = [names[form.scores].as_str()];
-    for size in sizes(max_rows) {
-        let data = noise(size * form.elements);
-        let (from, mut best, mut runs) = (Instant::now(), Duration::MAX, 0);
-        // The first run of a shape plans memory and, on a GPU, picks kernels: it is run and not counted.
-        while runs < 3 || from.elapsed() < FOR_EACH_SIZE.min(IN_ALL.saturating_sub(begin.elapsed())) {
-            let start = Instant::now();
-            classes = session.run_rows(&form.input, size, &form.shape, &data, &scores, &Stop::new(), |outs| {
-                outs[0].data.len() / size
-            })?;
-            if runs > 0 {
-                best = best.min(start.elapsed());
-            }
-            runs += 1;
-            if runs >= 2 && begin.elapsed() > IN_ALL {
-                break;
-            }
+/// Runs each of the batch sizes, ascending, and takes its time. Ends before a size that would take it far over `budget`, so
+/// the largest size of the curve is the largest that was run.
+pub(crate) fn measure(
+    session: &mut Session,
+    form: &Rows,
+    sizes: &[usize],
+    budget: Duration,
+    stop: &Stop,
+) -> Result<Measured, RunError> {
+    let (mut curve, mut classes): (Vec<(usize, Duration)>, usize) = (Vec::new(), 0);
+    let mut spent = Duration::ZERO;
+    for &size in sizes {
+        if let Some((rows, time)) = curve.last()
+            && spent + *time * (COUNTED * size).div_ceil(*rows) as u32 > budget
+        {
+            break;
         }
+        let data = noise(size * form.elements);
+        let mut once = || {
+            let start = Instant::now();
+            let scores = [form.outputs[form.scores].as_str()];
+            let run = session
+                .run_rows(&form.input, size, &form.shape, &data, &scores, stop, |outs| outs[0].data.len() / size);
+            run.map(|values| (values, start.elapsed()))
+        };
+        // The first run of a shape plans memory and, on a GPU, picks kernels: it is run and not counted.
+        classes = once()?.0;
+        let (mut best, mut runs, mut sum) = (Duration::MAX, 0, Duration::ZERO);
+        while runs == 0 || (spent + sum < budget && (runs < COUNTED || sum < FOR_EACH_SIZE)) {
+            let took = once()?.1;
+            best = best.min(took);
+            sum += took;
+            runs += 1;
+        }
+        spent += sum;
         curve.push((size, best));
     }
     Ok(Measured { curve, classes })
@@ -98,14 +110,14 @@ pub(crate) fn measure(session: &mut Session, form: &Rows, max_rows: usize) -> Re
 
 /// Whether a row gives the same alone and between others, in every float output; a model that mixes rows must not be batched
 /// with strangers.
-pub(crate) fn rows_are_independent(session: &mut Session, form: &Rows) -> Result<bool, RunError> {
+pub(crate) fn rows_are_independent(session: &mut Session, form: &Rows, stop: &Stop) -> Result<bool, RunError> {
     let floats = session.outputs().iter().all(|output| output.dtype == DType::F32);
     if !floats {
         return Ok(false);
     }
     let data = noise(3 * form.elements);
     let mut run = |rows: usize, data: &[f32]| {
-        session.run_rows(&form.input, rows, &form.shape, data, &[], &Stop::new(), |outs| {
+        session.run_rows(&form.input, rows, &form.shape, data, &[], stop, |outs| {
             outs.iter().map(|out| (out.shape.first().copied(), out.data.to_vec())).collect::<Vec<_>>()
         })
     };
@@ -124,14 +136,23 @@ fn noise(count: usize) -> Vec<f32> {
     (0..count).map(|_| random.f32()).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Stops first runs that do not end by themselves, so that one endless model does not keep the others from loading.
+pub(crate) struct Watch {
+    pub(crate) stop: Stop,
+    /// Dropped when the runs have ended, which ends the thread that waits for it.
+    _done: mpsc::Sender<()>,
+}
 
-    #[test]
-    fn sizes_are_powers_of_two_and_the_most() {
-        assert_eq!(sizes(1), [1]);
-        assert_eq!(sizes(8), [1, 2, 4, 8]);
-        assert_eq!(sizes(10), [1, 2, 4, 8, 10]);
+impl Watch {
+    /// Begins to count; `Err` when there is no thread for it.
+    pub(crate) fn start(limit: Duration) -> std::io::Result<Self> {
+        let (stop, (done, waited)) = (Stop::new(), mpsc::channel());
+        let late = stop.clone();
+        std::thread::Builder::new().name("warm-up-watch".to_owned()).spawn(move || {
+            if waited.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                late.stop();
+            }
+        })?;
+        Ok(Self { stop, _done: done })
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use runtime::{DType, RowsOut, RunError, Session, Stop, Tensor};
 use scheduler::Entry;
 
+use crate::buffers::Buffers;
 use crate::job::{Answer, Job, Outcome, Want, Work};
 use crate::lane::{Batch, Lane};
 use crate::scores;
@@ -22,6 +23,8 @@ pub(crate) struct Rows {
     pub(crate) elements: usize,
     /// The output with the scores, by position.
     pub(crate) scores: usize,
+    /// Names of all outputs.
+    pub(crate) outputs: Vec<String>,
 }
 
 /// What all workers of a model share.
@@ -29,6 +32,7 @@ pub(crate) struct Crew {
     pub(crate) lane: Arc<Lane>,
     /// Present when the model takes rows of floats.
     pub(crate) rows: Option<Rows>,
+    pub(crate) buffers: Arc<Buffers>,
     /// One session with all cores for a single row, where that was measured to be quicker.
     pub(crate) wide: Option<Mutex<Session>>,
     /// Workers of all models that are in a run.
@@ -37,12 +41,24 @@ pub(crate) struct Crew {
 
 /// Runs batches until the lane is closed and empty.
 pub(crate) fn work(crew: &Crew, mut session: Session) {
+    let _guard = Guard(&crew.lane);
     // Reused from batch to batch: grows to the largest batch and stays.
     let mut gathered = Vec::new();
     while let Some(batch) = crew.lane.take() {
         let others = crew.busy.fetch_add(1, Ordering::AcqRel);
         run(crew, &mut session, batch, others == 0, &mut gathered);
         crew.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Tells when a worker dies of a panic outside a run.
+struct Guard<'a>(&'a Lane);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lose_worker();
+        }
     }
 }
 
@@ -69,8 +85,10 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     let took = begin.elapsed();
     let ran = ran.unwrap_or_else(|_| Err(RunError::Failed("the run panicked".to_owned())));
     let tickets: Vec<_> = entries.iter().map(|entry| entry.ticket).collect();
-    // Before the answers leave: whoever has one must find the books in order. The curve is that of the narrow session.
-    crew.lane.done(&tickets, rows, (ran.is_ok() && narrow).then_some(took));
+    // The curve is that of rows in the narrow session; tensors of any size count as one row and say nothing about it.
+    let of_rows = matches!(entries[0].payload.work, Work::Rows { .. });
+    // Before the answers leave: whoever has one must find the books in order.
+    crew.lane.done(&tickets, rows, took, ran.is_ok() && narrow && of_rows);
     let mut outcomes = match ran {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect::<Vec<_>>(),
         Err(error) => entries.iter().map(|_| Err(error.clone())).collect(),
@@ -79,8 +97,12 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     for entry in entries {
         let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
         let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows };
+        let Job { work, reply } = entry.payload;
+        if let Work::Rows { data, .. } = work {
+            crew.buffers.give(data);
+        }
         // An error here means that the caller has gone.
-        let _ = entry.payload.reply.send(answer);
+        let _ = reply.send(answer);
     }
 }
 
@@ -104,7 +126,7 @@ fn run_rows(
     stop: &Stop,
 ) -> Result<Vec<Outcome>, RunError> {
     let parts = entries.iter().filter_map(|entry| match &entry.payload.work {
-        Work::Rows { data, want } => Some((data, want, entry.rows)),
+        Work::Rows { data, want, .. } => Some((data, want, entry.rows)),
         Work::Tensors { .. } => None,
     });
     // A single request runs from where it lies.
@@ -116,7 +138,6 @@ fn run_rows(
             gathered
         }
     };
-    let names: Vec<String> = session.outputs().iter().map(|output| output.name.clone()).collect();
     let mut needed: Vec<usize> = parts
         .clone()
         .flat_map(|(_, want, _)| match want {
@@ -126,7 +147,7 @@ fn run_rows(
         .collect();
     needed.sort_unstable();
     needed.dedup();
-    let wanted: Vec<&str> = needed.iter().map(|at| names[*at].as_str()).collect();
+    let wanted: Vec<&str> = needed.iter().map(|at| form.outputs[*at].as_str()).collect();
     session.run_rows(&form.input, rows, &form.shape, data, &wanted, stop, |outs| {
         let mut from = 0;
         parts
@@ -151,7 +172,7 @@ fn run_rows(
                                 if let Some(first) = shape.first_mut() {
                                     *first = count as i64;
                                 }
-                                (names[*output].clone(), float_tensor(shape, of(*output)))
+                                (form.outputs[*output].clone(), float_tensor(shape, of(*output)))
                             })
                             .collect(),
                     ),
