@@ -5,7 +5,6 @@ from PIL import Image
 ANALYSIS_EDGE = 256      # larger pictures are reduced to this longest edge first
 BORDER_SHARE = 0.04      # width of the border ring, as a share of the shorter edge, at least 1 px
 LIGHT_BORDER = 128       # a background is light when the median of the border is at least this ...
-DARKER_BY = 12           # ... and the mean of everything inside the border is darker than that median by this
 LIGHT_CORNERS = 3        # ... and at least so many of the four corner pixels' 3x3 means are at least LIGHT_BORDER
 OUTLIER = 24             # border pixels that differ more from the first fit belong to the subject, not to the background
 FOREGROUND = 24          # of 255: pixels at least this much darker than the background belong to the subject
@@ -51,7 +50,7 @@ def has_light_background(pixels):
         return False
     mask = ring(pixels)
     border = lower_median(pixels[mask])
-    if border < LIGHT_BORDER or pixels[~mask].mean() > border - DARKER_BY:
+    if border < LIGHT_BORDER:
         return False
     corners = (pixels[:3, :3], pixels[:3, -3:], pixels[-3:, :3], pixels[-3:, -3:])
     return sum(corner.mean() >= LIGHT_BORDER for corner in corners) >= LIGHT_CORNERS
