@@ -6,6 +6,7 @@
 import argparse
 import hashlib
 import json
+import textwrap
 import time
 import tomllib
 from collections import Counter
@@ -143,7 +144,8 @@ def main():
     arguments.add_argument("data", type=Path)
     data = arguments.parse_args().data
     for name in ABOUT:
-        text = "\n".join(line.rstrip() for line in card(name, data).split("\n"))
+        lines = card(name, data).split("\n")
+        text = "\n".join(line if line.startswith("|") else textwrap.fill(line, 120) for line in lines)
         (MODELS / name / "README.md").write_text(text)
         print(text)
 
