@@ -165,8 +165,10 @@ pub(crate) enum Coding {
         bytes: u64,
     },
     Bmp,
+    /// `tag_bytes`: for reading the directory's values.
     Tiff {
         pixel_bytes: u64,
+        tag_bytes: u64,
     },
     /// The best entry of an icon: where it lies, and whether it is a PNG.
     Ico {
@@ -215,7 +217,7 @@ pub fn inspect(encoded: &[u8], limits: &Limits) -> Result<Header, ImageError> {
 }
 
 /// What decoders keep besides pixels: tables, windows, a few rows, a colour profile's lookup tables.
-const WORKING_BYTES: u64 = 768 << 10;
+pub(crate) const WORKING_BYTES: u64 = 768 << 10;
 
 impl Header {
     /// Width and height as stored, before orientation.
@@ -224,7 +226,8 @@ impl Header {
     }
 
     /// Bytes that [`crate::decode`] holds at its peak for `wanted` (after DCT scaling for JPEG), so that a budget can be
-    /// taken before. An upper bound, except for lossless WebP with hostile code tables.
+    /// taken before. An upper bound, except for hostile WebP: a lossy one makes its decoder reserve (not touch) up to 16 MiB,
+    /// a lossless one of megabytes can hold code tables of up to 1.3 GB.
     #[must_use]
     pub fn decoded_bytes(&self, wanted: Wanted) -> u64 {
         let (stored_width, stored_height) = self.stored();
@@ -248,11 +251,12 @@ impl Header {
             Coding::Png { pixel_bytes } => (pixels * pixel_bytes + row * pixel_bytes * 4, pixels),
             // A frame that does not fill the screen is decoded beside it.
             Coding::Gif => (pixels * 8, pixels),
-            Coding::WebP { lossless: true, bytes } => (pixels * 9 + bytes * 4, pixels),
-            Coding::WebP { lossless: false, .. } => (pixels * 10 + row * 64, pixels),
+            // Frame, canvas and result of an animation, and code tables.
+            Coding::WebP { lossless: true, bytes } => (pixels * 14 + bytes * 4, pixels),
+            Coding::WebP { lossless: false, bytes } => (pixels * 10 + row * 64 + bytes, pixels),
             Coding::Bmp => (pixels * 4 + row * 8, pixels),
             // The decoder makes a picture of its own, from strips that may be as large.
-            Coding::Tiff { pixel_bytes } => (pixels * pixel_bytes * 3, pixels),
+            Coding::Tiff { pixel_bytes, tag_bytes } => (pixels * pixel_bytes * 3 + tag_bytes, pixels),
             Coding::Ico { .. } => (pixels * 8 + row * 16, pixels),
         };
         let turned = if self.orientation.swaps_edges() { out_pixels * if wanted.gray { 1 } else { 3 } } else { 0 };

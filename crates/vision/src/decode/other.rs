@@ -3,7 +3,7 @@
 use super::{Raw, Samples, buffer, check_size};
 use crate::colour;
 use crate::error::{Excess, ImageError};
-use crate::header::{Format, Header, Wanted};
+use crate::header::{Format, Header, WORKING_BYTES, Wanted};
 use crate::profile::Conversion;
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, ico::IcoDecoder, tiff::TiffDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageResult};
@@ -32,7 +32,8 @@ fn read<D: ImageDecoder>(decoder: ImageResult<D>, header: &Header) -> Result<(Ve
     check_size(header, decoder.dimensions())?;
     let budget = header.decoded_bytes(Wanted::EVERYTHING);
     let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(budget);
+    // The decoders do not count their tables.
+    limits.max_alloc = Some(budget - WORKING_BYTES / 2);
     decoder.set_limits(limits).map_err(judged)?;
     if decoder.total_bytes() > budget {
         return Err(Excess::Memory { format: header.format }.into());

@@ -79,6 +79,30 @@ impl<'a> Directory<'a> {
         self.bytes.get(place..)?.get(..count)
     }
 
+    /// What a reader needs that loads all values: twice the bytes of texts and blocks, 16 times those of numbers (it keeps
+    /// each in a variant type). `None` when a value claims to lie outside the file.
+    pub(super) fn reading_bytes(&self) -> Option<u64> {
+        let mut needed: u64 = 0;
+        for at in (0..self.entries).map(|index| self.start + 12 * index) {
+            let (kind, count) = (self.u16(at + 2)?, u64::from(self.u32(at + 4)?));
+            let (size, weight) = match kind {
+                1 | 2 | 6 | 7 => (1, 2),
+                3 | 8 => (2, 16),
+                4 | 9 | 11 | 13 => (4, 16),
+                5 | 10 | 12 | 16..=18 => (8, 16),
+                // Readers skip kinds that they do not know.
+                _ => continue,
+            };
+            let bytes = count * size;
+            let place = if bytes <= 4 { 0 } else { u64::from(self.u32(at + 8)?) };
+            if place + bytes > self.bytes.len() as u64 {
+                return None;
+            }
+            needed += bytes * weight;
+        }
+        Some(needed)
+    }
+
     pub(super) fn orientation(&self) -> Orientation {
         self.number(ORIENTATION).map(Orientation::from_exif).unwrap_or_default()
     }

@@ -92,10 +92,8 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Found, ImageError> {
         };
         at = segment.end;
         match segment.code {
-            0xc0..=0xcf if !matches!(segment.code, 0xc4 | 0xc8 | 0xcc) => {
-                if frame.is_none() {
-                    frame = Some(read_frame(segment.code, segment.body)?);
-                }
+            0xc0..=0xcf if !matches!(segment.code, 0xc4 | 0xc8 | 0xcc) && frame.is_none() => {
+                frame = Some(read_frame(segment.code, segment.body)?);
             }
             APP1 if segment.body.starts_with(b"Exif\0\0") => orientation = exif::orientation(segment.body),
             APP2 => has_profile |= segment.body.starts_with(PROFILE_NAME),

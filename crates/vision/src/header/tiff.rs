@@ -19,9 +19,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Found, ImageError> {
         ));
     }
     let pixel_bytes = bits.div_ceil(8) * samples.max(1);
+    // The decoder allocates what a value claims before reading it: up to 256 MB.
+    let tag_bytes = directory
+        .reading_bytes()
+        .ok_or_else(|| ImageError::corrupt(Format::Tiff, "a value of its directory lies outside the file"))?;
     let has_profile = directory.block(PROFILE).is_some();
     let orientation = directory.orientation();
-    Ok(Found { stored: (width, height), orientation, coding: Coding::Tiff { pixel_bytes }, has_profile })
+    Ok(Found { stored: (width, height), orientation, coding: Coding::Tiff { pixel_bytes, tag_bytes }, has_profile })
 }
 
 /// The ICC profile, when there is one.

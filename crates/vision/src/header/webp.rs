@@ -16,8 +16,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Found, ImageError> {
             if body.get(3..6) != Some(&[0x9d, 0x01, 0x2a]) {
                 return Err(ImageError::corrupt(Format::WebP, "it does not begin with a key frame"));
             }
-            let (width, height) = le_u16(body, 6).zip(le_u16(body, 8)).ok_or_else(cut)?;
-            Ok(Found::plain((u32::from(width & 0x3fff), u32::from(height & 0x3fff)), coding(false)))
+            Ok(Found::plain(lossy_size(body).ok_or_else(cut)?, coding(false)))
         }
         b"VP8L" => {
             let packed = le_u32(body, 1).ok_or_else(cut)?;
@@ -30,6 +29,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Found, ImageError> {
                 _ => Orientation::Upright,
             };
             let stored = (u32::from_le_bytes([w0, w1, w2, 0]) + 1, u32::from_le_bytes([h0, h1, h2, 0]) + 1);
+            check_frames(bytes, stored)?;
             let lossless = chunk(bytes, b"VP8L").is_some() || flags & 0x02 != 0;
             Ok(Found { stored, orientation, coding: coding(lossless), has_profile: flags & 0x20 != 0 })
         }
@@ -37,17 +37,45 @@ pub(super) fn read(bytes: &[u8]) -> Result<Found, ImageError> {
     }
 }
 
-/// The body of the first chunk of this name.
-pub(crate) fn chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
-    let mut rest = bytes.get(FIRST_CHUNK..)?;
-    loop {
+/// Width and height of a lossy bitstream.
+fn lossy_size(body: &[u8]) -> Option<(u32, u32)> {
+    let (width, height) = le_u16(body, 6).zip(le_u16(body, 8))?;
+    Some((u32::from(width & 0x3fff), u32::from(height & 0x3fff)))
+}
+
+/// Refuses a lossy frame larger than the canvas. The decoder would find that out, too, but only after having allocated up to
+/// 400 MB for a frame of a few bytes; lossless frames it compares first.
+fn check_frames(bytes: &[u8], canvas: (u32, u32)) -> Result<(), ImageError> {
+    // An animation's frame is 16 bytes of place and duration, then chunks of its own.
+    let inside = |(name, body): (&[u8; 4], &[u8])| match name {
+        b"ANMF" => chunks(body.get(16..).unwrap_or_default()).any(|chunk| is_larger(chunk, canvas)),
+        _ => is_larger((name, body), canvas),
+    };
+    if chunks(bytes.get(FIRST_CHUNK..).unwrap_or_default()).any(inside) {
+        return Err(ImageError::corrupt(Format::WebP, "a frame is larger than its canvas"));
+    }
+    Ok(())
+}
+
+fn is_larger((name, body): (&[u8; 4], &[u8]), canvas: (u32, u32)) -> bool {
+    name == b"VP8 " && lossy_size(body).is_some_and(|(width, height)| width > canvas.0 || height > canvas.1)
+}
+
+/// The chunks at the start of `bytes`, name and body; the last body may be cut off.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
         let name = rest.first_chunk::<4>()?;
         let length = le_u32(rest, 4)? as usize;
         let body = rest.get(8..)?;
-        if name == wanted {
-            return body.get(..length);
-        }
         // Bodies are padded to an even length.
-        rest = body.get(length.checked_next_multiple_of(2)?..)?;
-    }
+        let padded = length.checked_next_multiple_of(2).and_then(|padded| body.get(padded..));
+        rest = padded.unwrap_or_default();
+        Some((name, &body[..length.min(body.len())]))
+    })
+}
+
+/// The body of the first chunk of this name.
+pub(crate) fn chunk<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+    chunks(bytes.get(FIRST_CHUNK..)?).find(|(name, _)| *name == wanted).map(|(_, body)| body)
 }
