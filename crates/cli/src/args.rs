@@ -22,10 +22,12 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Tells whether a server answers: for docker, k8s and people.
-    #[command(after_help = "Exit status:\n  0  serving (with --live: alive)\n  1  not serving; the reason is printed\n  \
+    #[command(
+        after_help = "Exit status:\n  0  serving (with --live: alive)\n  1  not serving; the reason is printed\n  \
                       2  wrong usage\n  3  cannot connect\n  4  no answer in time\n\nExamples:\n  \
                       outboard probe 127.0.0.1:9090\n  outboard probe 127.0.0.1:9090 --model mnist --deep\n  \
-                      outboard probe http://127.0.0.1:8080")]
+                      outboard probe http://127.0.0.1:8080"
+    )]
     Probe(Probe),
     /// Calls a server straight over Thrift.
     #[command(subcommand)]
@@ -47,7 +49,7 @@ pub(crate) struct Probe {
     /// Ask about this model only.
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// How long to wait for the answer, such as 500ms.
+    /// How long to wait for each answer, such as 500ms.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
     /// Only whether the process is alive: loading and draining are, a hanging worker is not.
@@ -73,7 +75,9 @@ pub(crate) struct Target {
 }
 
 #[derive(Subcommand)]
-#[command(after_help = "Exit status: 0; 10 + the code of the fault that the server answered; 3 when it cannot be reached.")]
+#[command(
+    after_help = "Exit status: 0; 10 + the code of the fault that the server answered; 3 when it cannot be reached."
+)]
 pub(crate) enum Call {
     /// Lists what a server serves.
     Models {
@@ -100,8 +104,10 @@ pub(crate) enum Call {
         target: Target,
     },
     /// Runs a model on named tensors.
-    #[command(after_help = "Inputs are NAME=TYPE:[SHAPE]:VALUES, VALUES being a JSON list or @FILE with raw little-endian \
-                      bytes:\n  --input 'x=f32:[2]:[1.0, 2.5]'   --input image=f32:[1,3,224,224]:@image.bin")]
+    #[command(
+        after_help = "Inputs are NAME=TYPE:[SHAPE]:VALUES, VALUES being a JSON list or @FILE with raw little-endian \
+                      bytes:\n  --input 'x=f32:[2]:[1.0, 2.5]'   --input image=f32:[1,3,224,224]:@image.bin"
+    )]
     Infer {
         /// The model.
         #[arg(long)]

@@ -141,7 +141,8 @@ fn print_result(file: &Path, result: &Classification, several: bool) {
 }
 
 fn result_json(file: &Path, result: &Classification, timing: &Timing, request_id: &str) -> Value {
-    let label = |one: &idl::inference::Label| json!({"label": one.label, "index": one.index, "score": one.score.map(|s| s.0)});
+    let label =
+        |one: &idl::inference::Label| json!({"label": one.label, "index": one.index, "score": one.score.map(|s| s.0)});
     json!({
         "file": file.display().to_string(),
         "results": result.labels.iter().flatten().map(label).collect::<Vec<_>>(),
@@ -167,7 +168,12 @@ async fn infer(model: &str, inputs: &[String], outputs: &[String], target: &Targ
         return Ok(());
     }
     for one in all {
-        println!("{} {}{}", one["name"].as_str().unwrap_or_default(), one["type"].as_str().unwrap_or_default(), one["shape"]);
+        println!(
+            "{} {}{}",
+            one["name"].as_str().unwrap_or_default(),
+            one["type"].as_str().unwrap_or_default(),
+            one["shape"]
+        );
         println!("  {}", one["values"]);
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use model_store::{ModelFolder, StoreError, Task};
-use runtime::{Blueprint, DeviceWish, LibraryChoice, Runtime, SessionOptions};
+use runtime::{Blueprint, DeviceWish, Dim, LibraryChoice, Runtime, SessionOptions, TensorSpec};
 
 use crate::exit::{Failure, NO};
 
@@ -46,9 +46,13 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     let settings = &model.settings;
     let wish = settings.device.parse::<DeviceWish>().map_err(|error| named(error.to_string()))?;
     let blueprint = Blueprint::open(runtime, &model.newest().model).map_err(|error| named(error.to_string()))?;
-    let options =
-        SessionOptions { wish, provider_options: settings.provider.clone(), ..SessionOptions::default() };
+    let options = SessionOptions { wish, provider_options: settings.provider.clone(), ..SessionOptions::default() };
     let session = blueprint.session(&options).map_err(|error| named(error.to_string()))?;
+    let classes = classes(model, session.outputs());
+    let labels = model.labels.len();
+    if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels as u64) {
+        return Err(named(format!("{labels} labels for {classes} classes")));
+    }
     println!("good  {} version {} ({})", model.name, model.newest().number, task(settings.task));
     for spec in session.inputs() {
         println!("      input  {}: {spec}{}", spec.name, if spec.optional { ", may be left out" } else { "" });
@@ -60,10 +64,31 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     for (provider, nodes) in session.placement() {
         println!("      {nodes} nodes on {provider}");
     }
-    if !model.labels.is_empty() {
-        println!("      {} labels, the first is {:?}", model.labels.len(), model.labels[0]);
+    match (model.labels.first(), classes) {
+        (Some(first), Some(classes)) => println!("      {labels} labels for {classes} classes, the first is {first:?}"),
+        (Some(first), None) => {
+            println!("      {labels} labels, the first is {first:?}; the model does not tell its classes")
+        }
+        (None, Some(classes)) => println!("      no labels for {classes} classes"),
+        (None, None) => {}
     }
     Ok(())
+}
+
+/// How many classes a classifier says it has: the last axis of its scores.
+fn classes(model: &ModelFolder, outputs: &[TensorSpec]) -> Option<u64> {
+    if model.settings.task != Task::Classify {
+        return None;
+    }
+    let scores = match (&model.settings.output.scores, outputs) {
+        (Some(name), outputs) => outputs.iter().find(|output| output.name == *name)?,
+        (None, [only]) => only,
+        (None, _) => return None,
+    };
+    match scores.shape.as_deref()?.last()? {
+        Dim::Fixed(classes) => Some(*classes),
+        Dim::Free(_) => None,
+    }
 }
 
 fn task(task: Task) -> &'static str {

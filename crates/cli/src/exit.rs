@@ -31,7 +31,7 @@ impl Failure {
     pub(crate) fn of_fault(thrown: idl::fault::Fault) -> Self {
         let request = thrown.request_id.clone();
         let fault = Fault::from(thrown);
-        let request = request.map(|id| format!(" (request {id})")).unwrap_or_default();
+        let request = request.map(|id| format!(" (request id {id})")).unwrap_or_default();
         Self::new(fault.kind.row().exit, format!("{fault}{request}"))
     }
 

@@ -1,6 +1,7 @@
 //! Tensors as they are typed: `NAME=TYPE:[SHAPE]:VALUES`.
 
 use bytes::Bytes;
+use half::{bf16, f16};
 use idl::inference::{DataType, Tensor};
 use serde_json::{Value, json};
 
@@ -47,8 +48,8 @@ pub(crate) fn parse(text: &str) -> Result<Tensor, String> {
         let names: Vec<&str> = KINDS.iter().map(|known| known.0).collect();
         format!("type of {name} is {kind:?}, allowed are {}", names.join(", "))
     })?;
-    let shape: Vec<i64> = serde_json::from_str(&format!("{}]", shape.trim()))
-        .map_err(|error| format!("shape of {name}: {error}"))?;
+    let shape: Vec<i64> =
+        serde_json::from_str(&format!("{}]", shape.trim())).map_err(|error| format!("shape of {name}: {error}"))?;
     let (mut data, mut strings) = (None, None);
     if let Some(path) = values.trim().strip_prefix('@') {
         data = Some(Bytes::from(std::fs::read(path).map_err(|error| format!("{path}: {error}"))?));
@@ -58,7 +59,8 @@ pub(crate) fn parse(text: &str) -> Result<Tensor, String> {
         flatten(&value, &mut flat);
         if known.0 == "string" {
             let texts = flat.iter().map(|one| one.as_str().map(str::to_owned));
-            strings = Some(texts.collect::<Option<Vec<_>>>().ok_or_else(|| format!("values of {name} are not all texts"))?);
+            strings =
+                Some(texts.collect::<Option<Vec<_>>>().ok_or_else(|| format!("values of {name} are not all texts"))?);
         } else {
             let mut bytes = Vec::with_capacity(flat.len() * known.2);
             for one in flat {
@@ -80,13 +82,18 @@ fn flatten<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
 fn write(kind: &str, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     macro_rules! whole {
         ($type:ty) => {
-            out.extend_from_slice(&<$type>::try_from(value.as_i64().map(i128::from).or(value.as_u64().map(i128::from))?).ok()?.to_le_bytes())
+            out.extend_from_slice(
+                &<$type>::try_from(value.as_i64().map(i128::from).or(value.as_u64().map(i128::from))?)
+                    .ok()?
+                    .to_le_bytes(),
+            )
         };
     }
     match kind {
         "f32" => out.extend_from_slice(&(value.as_f64()? as f32).to_le_bytes()),
         "f64" => out.extend_from_slice(&value.as_f64()?.to_le_bytes()),
-        "bf16" => out.extend_from_slice(&(((value.as_f64()? as f32).to_bits() >> 16) as u16).to_le_bytes()),
+        "f16" => out.extend_from_slice(&f16::from_f64(value.as_f64()?).to_le_bytes()),
+        "bf16" => out.extend_from_slice(&bf16::from_f64(value.as_f64()?).to_le_bytes()),
         "i8" => whole!(i8),
         "i16" => whole!(i16),
         "i32" => whole!(i32),
@@ -96,7 +103,6 @@ fn write(kind: &str, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         "u32" => whole!(u32),
         "u64" => whole!(u64),
         "bool" => out.push(u8::from(value.as_bool()?)),
-        // Half floats need a rounding of their own: give them as @FILE.
         _ => return None,
     }
     Some(())
@@ -128,7 +134,8 @@ fn read(kind: &str, data: &[u8]) -> Vec<Value> {
     match kind {
         "f32" => each!(f32, |value: f32| if value.is_finite() { json!(value) } else { json!(value.to_string()) }),
         "f64" => each!(f64, float),
-        "bf16" => each!(u16, |value: u16| float(f64::from(f32::from_bits(u32::from(value) << 16)))),
+        "f16" => each!(f16, |value: f16| float(value.to_f64())),
+        "bf16" => each!(bf16, |value: bf16| float(value.to_f64())),
         "i8" => each!(i8, |value| json!(value)),
         "i16" => each!(i16, |value| json!(value)),
         "i32" => each!(i32, |value| json!(value)),
@@ -153,6 +160,7 @@ mod tests {
             ("x=i64:[2]:[-1, 9223372036854775807]", json!([-1, 9_223_372_036_854_775_807_i64])),
             ("x=u8:[1]:[255]", json!([255])),
             ("x=bf16:[1]:[1.5]", json!([1.5])),
+            ("x=f16:[2]:[0.1, 1e9]", json!([0.0999755859375, "inf"])),
             ("x=bool:[2]:[true, false]", json!([true, false])),
             ("x=string:[2]:[\"é\", \"\"]", json!(["é", ""])),
             ("x=f32:[]:7", json!([7.0])),

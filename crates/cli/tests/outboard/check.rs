@@ -1,0 +1,78 @@
+//! `outboard models check`, with the ONNX Runtime that the machine has.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::outboard;
+
+/// A folder of models named after files in the runtime's test data.
+fn store(models: &[&str]) -> TempDir {
+    let store = TempDir::new().unwrap();
+    for model in models {
+        let version = store.path().join(model).join("1");
+        std::fs::create_dir_all(&version).unwrap();
+        std::fs::copy(testdata().join(format!("{model}.onnx")), version.join("model.onnx")).unwrap();
+    }
+    store
+}
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/testdata")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_good_model_is_described_by_its_folder_or_by_the_folder_above() {
+    let store = store(&["batch_free"]);
+    for folder in [store.path(), &store.path().join("batch_free")] {
+        let out = outboard(&["models", "check", path(folder)]).with(0).out;
+        assert!(out.contains("batch_free version 1 (tensor)"), "{out}");
+        for part in ["input", "output", "device", "nodes on"] {
+            assert!(out.contains(part), "{part}: {out}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_model_is_1_and_named_and_the_good_one_is_still_told() {
+    let store = store(&["batch_free", "corrupt_text"]);
+    let ended = outboard(&["models", "check", path(store.path())]).with(1);
+    assert!(ended.out.contains("BAD   corrupt_text:") && ended.out.contains("good  batch_free"), "{}", ended.out);
+    assert!(ended.err.contains("1 of 2 models"), "{}", ended.err);
+}
+
+#[test]
+fn as_many_labels_as_classes() {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mnist");
+    let folder = TempDir::new().unwrap();
+    let copy = folder.path().join("digits");
+    std::fs::create_dir_all(copy.join("1")).unwrap();
+    for file in ["model.toml", "labels.txt", "1/model.onnx"] {
+        std::fs::copy(bundled.join(file), copy.join(file)).unwrap();
+    }
+    let out = outboard(&["models", "check", path(&copy)]).with(0).out;
+    assert!(out.contains("10 labels for 10 classes"), "{out}");
+    std::fs::write(copy.join("labels.txt"), "zero\none\ntwo\n").unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(1).out;
+    assert!(out.contains("3 labels for 10 classes"), "{out}");
+}
+
+#[test]
+fn nothing_there_is_1() {
+    let folder = TempDir::new().unwrap();
+    outboard(&["models", "check", path(folder.path())]).with(1);
+    let out = outboard(&["models", "check", path(&folder.path().join("absent"))]).with(1).out;
+    assert!(out.contains("absent"), "{out}");
+}
+
+#[test]
+fn a_library_that_is_not_there_is_1_and_named() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("libnothing.so");
+    let err = outboard(&["models", "check", path(folder.path()), "--onnxruntime", path(&missing)]).with(1).err;
+    assert!(err.contains("libnothing.so"), "{err}");
+}

@@ -1,0 +1,212 @@
+//! A server that answers as a test tells it to, and remembers what it was asked.
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use fault::Kind;
+use idl::fault::{Fault, FaultCode};
+use idl::health::{CheckReply, CheckRequest, ServingStatus};
+use idl::inference::{
+    CancelRequest, Classification, ClassifyReply, ClassifyRequest, DataType, InferReply, InferRequest, Label,
+    ModelInfo, ModelState, ModelsReply, ModelsRequest, Task, TensorSpec,
+};
+use rpc::{CallContext, CallFuture, Drain, Refusal, Server, ServerLimits, Service};
+use tokio::sync::oneshot;
+use wire::{Reply, Request};
+
+/// What the fake says.
+#[derive(Clone)]
+pub(crate) struct Script {
+    pub(crate) health: CheckReply,
+    /// `infer` and `classify` of this model throw Internal.
+    pub(crate) broken: Option<&'static str>,
+    /// The shape that the first input of `numbers` is said to have.
+    pub(crate) shape: Vec<i64>,
+}
+
+impl Script {
+    pub(crate) fn status(status: ServingStatus) -> Self {
+        let health =
+            CheckReply { status: Some(status), load: Some(0.25.into()), live: Some(true), ..CheckReply::default() };
+        Self { health, broken: None, shape: vec![-1, 3] }
+    }
+}
+
+/// The requests that arrived, in order.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) checks: Vec<CheckRequest>,
+    pub(crate) classified: Vec<ClassifyRequest>,
+    pub(crate) inferred: Vec<InferRequest>,
+}
+
+struct Methods {
+    script: Script,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// A running fake; dropping it stops it.
+pub(crate) struct Fake {
+    pub(crate) address: String,
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    pub(crate) fn serving() -> Self {
+        Self::start(Script::status(ServingStatus::SERVING))
+    }
+
+    pub(crate) fn start(script: Script) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let service = Arc::new(Front(Arc::new(Methods { script, seen: Arc::clone(&seen) })));
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let server = Server::bind("127.0.0.1:0".parse().unwrap(), ServerLimits::default()).await.unwrap();
+                tell.send(server.local_addr().unwrap().to_string()).unwrap();
+                let (_handle, drain) = Drain::new(Drain::LIMIT);
+                tokio::select! {
+                    () = server.serve(service, drain) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address: told.recv().expect("the fake listens"), seen, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the fake panicked");
+        }
+    }
+}
+
+struct Front(Arc<Methods>);
+
+impl Service for Front {
+    fn call(&self, request: Request, call: CallContext) -> CallFuture {
+        idl::dispatch_inference(&self.0, call, request)
+            .or_else(|request, call| idl::dispatch_health(&self.0, call, request))
+            .or_unknown_method()
+    }
+
+    fn refuse(&self, _: &Request, _: Refusal) -> Option<Reply> {
+        None
+    }
+}
+
+pub(crate) fn thrown(code: i32, message: &str) -> Fault {
+    Fault {
+        code: Some(FaultCode(code)),
+        message: Some(message.to_owned()),
+        request_id: Some("request-of-the-fake".to_owned()),
+        ..Fault::default()
+    }
+}
+
+impl Methods {
+    /// A model `fault-N` throws code N.
+    fn refuse(&self, model: &str) -> Result<(), Fault> {
+        if let Some(code) = model.strip_prefix("fault-") {
+            return Err(thrown(code.parse().unwrap(), "as the test wants it"));
+        }
+        match self.script.broken {
+            Some(broken) if broken == model => Err(thrown(Kind::Internal.row().thrift, "the model is broken")),
+            _ => Ok(()),
+        }
+    }
+
+    fn catalogue(&self) -> Vec<ModelInfo> {
+        let spec = |name: &str, kind, shape: &[i64], has_default| TensorSpec {
+            name: Some(name.to_owned()),
+            data_type: Some(kind),
+            shape: Some(shape.to_vec()),
+            has_default,
+            ..TensorSpec::default()
+        };
+        let model = |name: &str, task, state| ModelInfo {
+            name: Some(name.to_owned()),
+            version: Some("7".to_owned()),
+            task: Some(task),
+            state: Some(state),
+            device: Some("cpu".to_owned()),
+            ..ModelInfo::default()
+        };
+        vec![
+            model("pictures", Task::CLASSIFY, ModelState::READY),
+            ModelInfo {
+                inputs: Some(vec![
+                    spec("rows", DataType::F32, &self.script.shape, None),
+                    spec("names", DataType::STRING, &[2], Some(false)),
+                    spec("extra", DataType::I64, &[1], Some(true)),
+                ]),
+                ..model("numbers", Task::TENSOR, ModelState::READY)
+            },
+            model("unfinished", Task::CLASSIFY, ModelState::LOADING),
+        ]
+    }
+}
+
+impl idl::Health for Methods {
+    type Context = CallContext;
+
+    async fn check(&self, _: CallContext, request: CheckRequest) -> Result<CheckReply, Fault> {
+        let known = request
+            .model
+            .as_deref()
+            .is_none_or(|model| self.catalogue().iter().any(|one| one.name.as_deref() == Some(model)));
+        self.seen.lock().unwrap().checks.push(request);
+        if known { Ok(self.script.health.clone()) } else { Err(thrown(Kind::NotFound.row().thrift, "no model absent")) }
+    }
+}
+
+impl idl::Inference for Methods {
+    type Context = CallContext;
+
+    async fn models(&self, _: CallContext, request: ModelsRequest) -> Result<ModelsReply, Fault> {
+        let mut models = self.catalogue();
+        if let Some(only) = request.model {
+            self.refuse(&only)?;
+            models.retain(|model| model.name.as_ref() == Some(&only));
+            if models.is_empty() {
+                return Err(thrown(Kind::NotFound.row().thrift, "no model absent"));
+            }
+        }
+        Ok(ModelsReply { models: Some(models), ..ModelsReply::default() })
+    }
+
+    async fn infer(&self, _: CallContext, request: InferRequest) -> Result<InferReply, Fault> {
+        let model = request.model.clone().unwrap_or_default();
+        self.seen.lock().unwrap().inferred.push(request.clone());
+        self.refuse(&model)?;
+        Ok(InferReply { outputs: request.inputs, model: request.model, ..InferReply::default() })
+    }
+
+    async fn classify(&self, _: CallContext, request: ClassifyRequest) -> Result<ClassifyReply, Fault> {
+        let model = request.model.clone().unwrap_or_default();
+        self.seen.lock().unwrap().classified.push(request.clone());
+        self.refuse(&model)?;
+        let result = |image: &Bytes| Classification {
+            labels: Some(vec![label(&String::from_utf8_lossy(image), 0, 0.75), label("something else", 1, 0.25)]),
+            format: Some("png".to_owned()),
+            ..Classification::default()
+        };
+        let results = request.images.iter().flatten().map(result).collect();
+        Ok(ClassifyReply { results: Some(results), model: request.model, ..ClassifyReply::default() })
+    }
+
+    async fn cancel(&self, _: CallContext, _: CancelRequest) {}
+}
+
+fn label(text: &str, index: i32, score: f64) -> Label {
+    Label { label: Some(text.to_owned()), index: Some(index), score: Some(score.into()) }
+}
