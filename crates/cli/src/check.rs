@@ -6,6 +6,7 @@ use model_store::{ModelFolder, StoreError, Task};
 use runtime::{Blueprint, DeviceWish, Dim, LibraryChoice, Runtime, SessionOptions, TensorSpec};
 
 use crate::exit::{Failure, NO};
+use crate::say::say;
 
 pub(crate) fn run(folders: &[PathBuf], library: Option<&Path>) -> Result<(), Failure> {
     let choice = library.map_or(LibraryChoice::Search, |path| LibraryChoice::At(path.to_owned()));
@@ -18,7 +19,7 @@ pub(crate) fn run(folders: &[PathBuf], library: Option<&Path>) -> Result<(), Fai
                 Ok(()) => good += 1,
                 Err(reason) => {
                     bad += 1;
-                    println!("BAD   {reason}");
+                    say(format_args!("BAD   {reason}"));
                 }
             }
         }
@@ -53,23 +54,25 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels as u64) {
         return Err(named(format!("{labels} labels for {classes} classes")));
     }
-    println!("good  {} version {} ({})", model.name, model.newest().number, task(settings.task));
+    say(format_args!("good  {} version {} ({})", model.name, model.newest().number, task(settings.task)));
     for spec in session.inputs() {
-        println!("      input  {}: {spec}{}", spec.name, if spec.optional { ", may be left out" } else { "" });
+        say(format_args!("      input  {}: {spec}{}", spec.name, if spec.optional { ", may be left out" } else { "" }));
     }
     for spec in session.outputs() {
-        println!("      output {}: {spec}", spec.name);
+        say(format_args!("      output {}: {spec}", spec.name));
     }
-    println!("      device {} ({})", session.chosen().device, session.chosen().why);
+    say(format_args!("      device {} ({})", session.chosen().device, session.chosen().why));
     for (provider, nodes) in session.placement() {
-        println!("      {nodes} nodes on {provider}");
+        say(format_args!("      {nodes} nodes on {provider}"));
     }
     match (model.labels.first(), classes) {
-        (Some(first), Some(classes)) => println!("      {labels} labels for {classes} classes, the first is {first:?}"),
-        (Some(first), None) => {
-            println!("      {labels} labels, the first is {first:?}; the model does not tell its classes")
+        (Some(first), Some(classes)) => {
+            say(format_args!("      {labels} labels for {classes} classes, the first is {first:?}"))
         }
-        (None, Some(classes)) => println!("      no labels for {classes} classes"),
+        (Some(first), None) => {
+            say(format_args!("      {labels} labels, the first is {first:?}; the model does not tell its classes"))
+        }
+        (None, Some(classes)) => say(format_args!("      no labels for {classes} classes")),
         (None, None) => {}
     }
     Ok(())

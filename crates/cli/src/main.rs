@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod exit;
 mod probe;
+mod say;
 mod tensor_text;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Arguments, Command, Models};
+use crate::say::say;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -21,7 +23,10 @@ fn main() -> ExitCode {
         Command::Call(call) => call::run(call),
         Command::Models(Models::Check { folders, onnxruntime }) => check::run(folders, onnxruntime.as_deref()),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "outboard", &mut std::io::stdout());
+            // Into memory first: it panics when it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "outboard", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };

@@ -11,6 +11,7 @@ use idl::inference::{
 use crate::args::Probe;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, NO, SILENT, UNREACHABLE, USAGE};
+use crate::say::say;
 use crate::tensor_text::{bytes_of, name_of};
 
 /// A gray picture of 8x8 px, so that a probe needs no file.
@@ -30,7 +31,7 @@ pub(crate) fn run(probe: &Probe) -> Result<(), Failure> {
         UNREACHABLE | USAGE | NO => failure,
         _ => Failure::new(NO, failure.message),
     })?;
-    println!("{told}");
+    say(told);
     Ok(())
 }
 
@@ -50,7 +51,8 @@ async fn over_thrift(probe: &Probe) -> Result<String, Failure> {
     let line = format!("{name} {} load {load:.2}{reason}", probe.address);
     let well = if probe.live { reply.live.unwrap_or(true) } else { name == "SERVING" };
     if !well {
-        return Err(Failure::new(NO, line));
+        let hangs = if probe.live { " (a worker hangs, only a restart helps)" } else { "" };
+        return Err(Failure::new(NO, format!("{line}{hangs}")));
     }
     if probe.deep {
         deep(&client, probe).await?;
@@ -144,6 +146,6 @@ fn over_http(probe: &Probe) -> Result<(), Failure> {
     if !answer.status().is_success() {
         return Err(Failure::new(NO, line));
     }
-    println!("{line}");
+    say(line);
     Ok(())
 }

@@ -7,7 +7,7 @@ mod check;
 mod fake;
 mod probe;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// How `outboard` ended.
 struct Ended {
@@ -87,4 +87,19 @@ fn completions_name_the_commands() {
         let script = outboard(&["completions", shell]).with(0).out;
         assert!(script.contains("probe") && script.contains("classify"), "{shell}");
     }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut outboard = Command::new(env!("CARGO_BIN_EXE_outboard"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("outboard starts");
+    // Either it has not written yet and finds nobody there, or it is at the end already: never a panic.
+    drop(outboard.stdout.take());
+    let ended = outboard.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
 }

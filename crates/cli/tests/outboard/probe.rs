@@ -41,7 +41,8 @@ fn live_is_0_unless_the_server_says_that_it_hangs() {
             let mut script = Script::status(status);
             script.health.live = live;
             let fake = Fake::start(script);
-            outboard(&["probe", &fake.address, "--live"]).with(expected);
+            let err = outboard(&["probe", &fake.address, "--live"]).with(expected).err;
+            assert_eq!(err.contains("only a restart helps"), expected == 1, "{err}");
         }
     }
 }
