@@ -55,9 +55,9 @@ fn encode(model: &str, method: &str, what: &str) -> Vec<u8> {
         let picture = Bytes::from(std::fs::read(what).expect("the picture can be read"));
         let request = ClassifyRequest {
             base: None,
-            model: model.to_owned(),
+            model: Some(model.to_owned()),
             version: None,
-            images: vec![picture],
+            images: Some(vec![picture]),
             top_k: Some(5),
             preview_px: None,
         };
@@ -68,17 +68,17 @@ fn encode(model: &str, method: &str, what: &str) -> Vec<u8> {
         let elements = shape.iter().product::<i64>() as usize;
         let data: Vec<u8> = (0..elements).flat_map(|i| ((i % 255) as f32 / 255.0).to_le_bytes()).collect();
         let tensor = Tensor {
-            name: name.to_owned(),
-            data_type: DataType::F32,
-            shape,
+            name: Some(name.to_owned()),
+            data_type: Some(DataType::F32),
+            shape: Some(shape),
             data: Some(Bytes::from(data)),
             strings: None,
         };
         let request = InferRequest {
             base: None,
-            model: model.to_owned(),
+            model: Some(model.to_owned()),
             version: None,
-            inputs: vec![tensor],
+            inputs: Some(vec![tensor]),
             outputs: None,
         };
         encode_call(Protocol::Binary, "infer", 0, MessageKind::Call, &request)
@@ -151,9 +151,11 @@ fn check(classify: bool, frame: Bytes) {
     let response = Response::parse(frame, &DecodeLimits::default()).expect("a Thrift message");
     if classify {
         let reply = response.result::<ClassifyReply, idl::fault::Fault>().expect("a reply").expect("no fault");
-        assert!(!reply.results[0].labels.is_empty());
+        let results = reply.results.unwrap_or_default();
+        assert!(results[0].labels.as_ref().is_some_and(|labels| !labels.is_empty()));
     } else {
         let reply = response.result::<InferReply, idl::fault::Fault>().expect("a reply").expect("no fault");
-        assert!(reply.outputs[0].data.as_ref().is_some_and(|data| !data.is_empty()));
+        let outputs = reply.outputs.unwrap_or_default();
+        assert!(outputs[0].data.as_ref().is_some_and(|data| !data.is_empty()));
     }
 }

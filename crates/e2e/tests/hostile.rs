@@ -84,10 +84,14 @@ fn other_protocols_are_told_what_this_port_speaks() {
         let _ = stream.shutdown(Shutdown::Write);
         read_to_close(&mut stream);
     }
-    wait_until("the log to tell of them", Duration::from_secs(20), || {
-        let log = stand.server.as_ref().expect("started").log();
-        (log.contains("HTTP") && log.contains("TLS")).then_some(())
+    // The log tells once for each address, the metrics count them all.
+    wait_until("the log to tell of the first", Duration::from_secs(20), || {
+        stand.server.as_ref().expect("started").log().contains("HTTP").then_some(())
     });
+    for (kind, count) in [("http", 1.0), ("tls", 1.0), ("unframed_thrift", 3.0)] {
+        let prefix = format!("outboard_server_strangers_total{{name=\"{kind}\"}}");
+        assert_eq!(stand.server_metric(&prefix), count, "{kind}");
+    }
     expect_serving(&stand);
 }
 

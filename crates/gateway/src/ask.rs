@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CONNECTION, HeaderName, HeaderValue};
+use actix_web::body::{BodySize, MessageBody as _};
+use actix_web::http::ConnectionType;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use chassis::logs::Requests;
 use fault::Fault;
@@ -105,14 +107,18 @@ impl Ask {
             headers.insert(SERVER_TIMING, timing);
         }
         if self.process.draining.load(Ordering::Relaxed) {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            response.head_mut().set_connection_type(ConnectionType::Close);
         }
         let status = response.status().as_u16();
         self.process.metrics.answered(self.route, status, total.as_secs_f64());
         let quiet = matches!(self.route, Route::Health | Route::Asset) && status < 500;
         let wanted = self.process.settings.log.requests == Requests::All && !quiet || status >= 500;
         if wanted {
-            self.log(status, problem.map_or("ok", Problem::code), problem.map(Problem::message), total);
+            let bytes_out = match response.body().size() {
+                BodySize::Sized(bytes) => bytes,
+                BodySize::None | BodySize::Stream => 0,
+            };
+            self.log(status, problem.map_or("ok", Problem::code), problem.map(Problem::message), total, bytes_out);
         }
         response
     }
@@ -137,7 +143,7 @@ impl Ask {
         text
     }
 
-    fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration) {
+    fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration, bytes_out: u64) {
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         let caller = self.peer.map(|peer| units::CallerId::anonymous(peer).to_string());
         info!(
@@ -154,6 +160,7 @@ impl Ask {
             rows = self.told.rows,
             batch_size = self.told.server.batch_rows,
             bytes_in = self.told.bytes_in,
+            bytes_out,
             "request"
         );
     }
@@ -165,7 +172,7 @@ impl Drop for Ask {
         self.process.metrics.in_flight.dec();
         if !self.answered {
             self.process.metrics.left();
-            self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed());
+            self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed(), 0);
         }
     }
 }

@@ -15,6 +15,7 @@ mod problem;
 mod settings;
 mod site;
 
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use clap::Parser;
 use fault::Fault;
 use rpc::Endpoint;
+use socket2::{Domain, Socket, Type};
 use tracing::{info, warn};
 
 use crate::ask::Ask;
@@ -42,6 +44,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit status when the settings cannot be used.
 const UNUSABLE: u8 = 2;
+/// Until the listeners are closed; the accept thread takes a wake-up for it.
+const CLOSING: Duration = Duration::from_millis(100);
 /// After the last answer of a drain: time for requests that were on their way on kept connections.
 const LATE: Duration = Duration::from_millis(300);
 
@@ -141,6 +145,10 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>) -> Result<(), String>
     let admin = chassis::admin::start(settings.admin, pages).await?;
     let (shared, workers) = (Arc::clone(&process), settings.workers());
     let connections = settings.connections_per_server;
+    let unusable = |error: std::io::Error| format!("cannot listen on {} (`listen`): {error}", settings.listen);
+    let listener = listen(settings.listen).map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
+    let door = Socket::from(listener.try_clone().map_err(unusable)?);
     let http = HttpServer::new(move || {
         // Made on the worker's own thread, so its connections live there, too.
         let site = Site { process: Arc::clone(&shared), backend: Backend::new(servers.clone(), connections) };
@@ -148,7 +156,6 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>) -> Result<(), String>
     })
     .workers(workers)
     .max_connections(settings.limits.connections.div_ceil(workers))
-    .backlog(4096)
     // A client that closes its side has left: nobody waits for the answer.
     .h1_allow_half_closed(false)
     // Longer than nginx keeps its side (60 s), so that it is never we who close a connection that it is about to use.
@@ -156,27 +163,39 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>) -> Result<(), String>
     .client_request_timeout(Duration::from_secs(10))
     .shutdown_timeout(settings.drain.as_secs())
     .disable_signals()
-    .bind(settings.listen)
-    .map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
-    let address = http.addrs().first().copied().unwrap_or(settings.listen);
+    .listen(listener)
+    .map_err(unusable)?;
     info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, workers, servers = settings.servers.join(","), "listening");
     let server = http.run();
-    actix_web::rt::spawn(drain(server.handle(), Arc::clone(&process)));
+    actix_web::rt::spawn(drain(door, server.handle(), Arc::clone(&process)));
     server.await.map_err(|error| format!("the listener failed: {error}"))?;
     info!("drained");
     Ok(())
 }
 
+/// A listener with a long queue: a thousand clients may come back at the same moment.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for the old process's connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
 /// At the first signal: no new connections, answers close theirs, and the end comes when nothing is in flight.
-async fn drain(server: ServerHandle, process: Arc<Process>) {
+async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
     if let Err(error) = chassis::signals::stop_requested().await {
         warn!(%error, "no signal handler");
         return;
     }
+    // Shut first: actix keeps copies of the listener, and as long as one is open the system takes connections that nobody
+    // will serve. What waits in the queue is accepted within the pause; only then are clients told to connect elsewhere.
+    if let Err(error) = door.shutdown(Shutdown::Both) {
+        warn!(%error, "the listener could not be shut");
+    }
+    tokio::time::sleep(CLOSING).await;
     process.draining.store(true, Ordering::Release);
-    // Closes the listeners; by itself it would wait for kept connections that nobody uses, too.
-    let graceful = server.stop(true);
-    actix_web::rt::spawn(graceful);
     let limit = Instant::now() + process.settings.drain;
     let mut quiet_since = Instant::now();
     while Instant::now() < limit && quiet_since.elapsed() < LATE {

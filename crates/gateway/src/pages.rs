@@ -41,7 +41,8 @@ impl Templates {
         ] {
             environment.add_template(name, text).expect("templates are checked by a test");
         }
-        environment.add_global("assets", assets::prefix());
+        // Safe: letters, digits and slashes, which would be escaped.
+        environment.add_global("assets", minijinja::Value::from_safe_string(assets::prefix().to_owned()));
         Self(environment)
     }
 
@@ -126,7 +127,8 @@ struct LabelView {
 
 #[derive(Serialize)]
 struct PictureView {
-    preview: Option<String>,
+    /// A data: URL, which needs no escaping.
+    preview: Option<Value>,
     width: i32,
     height: i32,
     format: String,
@@ -170,7 +172,10 @@ fn picture_view(one: Classification) -> PictureView {
         label: label.label.unwrap_or_default(),
         percent: label.score.map_or(0.0, |score| (score.0 * 1e3).round() / 10.0),
     });
-    let encode = |jpeg| format!("data:image/jpeg;base64,{}", base64::engine::general_purpose::STANDARD.encode(jpeg));
+    let encode = |jpeg| {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(jpeg);
+        Value::from_safe_string(format!("data:image/jpeg;base64,{base64}"))
+    };
     PictureView {
         preview: one.preview.map(encode),
         width: one.width.unwrap_or(0),
