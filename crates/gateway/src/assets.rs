@@ -36,7 +36,8 @@ pub(crate) async fn file(
 ) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Asset);
     let found = FILES.iter().find(|(name, ..)| *name == path.1);
-    let result = found.map(|(_, kind, text)| response(kind, text)).ok_or_else(|| Fault::not_found("no such file").into());
+    let result =
+        found.map(|(_, kind, text)| response(kind, text)).ok_or_else(|| Fault::not_found("no such file").into());
     ask.answer(result)
 }
 

@@ -87,7 +87,8 @@ impl Backend {
             Err(error) => {
                 let states = self.channel.endpoints();
                 let each = states.iter().map(|state| {
-                    let reason = state.reason.as_deref().unwrap_or(if state.connected { "connected" } else { "connecting" });
+                    let reason =
+                        state.reason.as_deref().unwrap_or(if state.connected { "connected" } else { "connecting" });
                     format!("{}: {reason}", state.address)
                 });
                 return Err(format!("{error} ({})", each.collect::<Vec<_>>().join("; ")));

@@ -266,7 +266,9 @@ fn from_json(body: &[u8], mut share: Share) -> Result<Wanted, Fault> {
         (Some(one), None) => (vec![one], false),
         (None, Some(several)) => (several, true),
         (Some(_), Some(_)) => {
-            return Err(Fault::invalid_input("both `image` and `images` are there, expected one of them").with_param("image"));
+            return Err(
+                Fault::invalid_input("both `image` and `images` are there, expected one of them").with_param("image")
+            );
         }
         (None, None) => return Err(Fault::invalid_input("there is neither `image` nor `images`").with_param("image")),
     };

@@ -20,10 +20,8 @@ use crate::site::Site;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Outboard", license(name = "Apache-2.0")),
-    paths(
-        crate::classify::post, crate::models::list, crate::models::one, crate::health::live, crate::health::ready,
-    ),
-    components(schemas(crate::classify::ClassifyManyAnswer)),
+    paths(crate::classify::post, crate::models::list, crate::models::one, crate::health::live, crate::health::ready,),
+    components(schemas(crate::classify::ClassifyManyAnswer))
 )]
 struct Api;
 

@@ -29,11 +29,7 @@ pub(crate) async fn read(
     read.map_err(|_| body::slow(time))?
 }
 
-async fn read_fields(
-    request: &HttpRequest,
-    payload: web::Payload,
-    site: &web::Data<Site>,
-) -> Result<Wanted, Fault> {
+async fn read_fields(request: &HttpRequest, payload: web::Payload, site: &web::Data<Site>) -> Result<Wanted, Fault> {
     let limits = &site.process.settings.limits;
     let mut share = Share::none(&site.process);
     let (mut images, mut model, mut top_k) = (Vec::new(), String::new(), None);
@@ -89,7 +85,9 @@ async fn read_fields(
         return Err(fault);
     }
     if images.is_empty() {
-        return Err(Fault::invalid_input("there is no picture in the form: its field is called `image`").with_param("image"));
+        return Err(
+            Fault::invalid_input("there is no picture in the form: its field is called `image`").with_param("image")
+        );
     }
     Ok(Wanted::from_form(model, images, top_k, share))
 }

@@ -1,6 +1,8 @@
 //! The pages that people see: rendered here, complete without JavaScript.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ContentType, HeaderName, LOCATION, REFERRER_POLICY};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ContentType, HeaderName, LOCATION, REFERRER_POLICY,
+};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use base64::Engine as _;
 use idl::inference::{Classification, ClassifyReply, ModelInfo, ModelState, Task};
@@ -102,7 +104,10 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
     let selected = web::Query::<std::collections::HashMap<String, String>>::from_query(request.query_string())
         .ok()
         .and_then(|query| query.get("model").cloned());
-    let page = site.process.templates.render("upload.html", context! { models => Value::from(Serde(&models)), selected, notice })?;
+    let page = site
+        .process
+        .templates
+        .render("upload.html", context! { models => Value::from(Serde(&models)), selected, notice })?;
     Ok(page_head(HttpResponse::Ok()).body(page))
 }
 
@@ -186,11 +191,7 @@ fn picture_view(one: Classification) -> PictureView {
 }
 
 /// The page, or one that says what went wrong and what to do.
-pub(crate) fn finish(
-    ask: &mut Ask,
-    site: &web::Data<Site>,
-    result: Result<HttpResponse, Problem>,
-) -> HttpResponse {
+pub(crate) fn finish(ask: &mut Ask, site: &web::Data<Site>, result: Result<HttpResponse, Problem>) -> HttpResponse {
     let problem = match result {
         Ok(response) => return ask.finish(response, None),
         Err(problem) => problem,
@@ -227,8 +228,14 @@ mod tests {
         };
         for (name, values) in [
             ("upload.html", context! { models => Value::from(Serde(&models)), selected => evil, notice => evil }),
-            ("result.html", context! { pictures => Value::from(Serde(vec![picture])), model => evil, version => "1", request_id => evil }),
-            ("error.html", context! { title => evil, message => evil, advice => evil, request_id => evil, status => 400 }),
+            (
+                "result.html",
+                context! { pictures => Value::from(Serde(vec![picture])), model => evil, version => "1", request_id => evil },
+            ),
+            (
+                "error.html",
+                context! { title => evil, message => evil, advice => evil, request_id => evil, status => 400 },
+            ),
             ("docs.html", context! { title => evil, description => evil, operations => Vec::<String>::new() }),
         ] {
             let page = templates.render(name, values).unwrap_or_else(|problem| panic!("{problem:?}"));

@@ -1,0 +1,94 @@
+//! The gateway's process.
+
+use std::fs::File;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use crate::client::wait_until;
+
+/// A running gateway on ports that the system chose; killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    folder: TempDir,
+    /// `host:port` of pages and APIs.
+    pub(crate) address: String,
+    /// `host:port` of metrics.
+    pub(crate) admin: String,
+}
+
+impl Gateway {
+    /// Starts one with these `key=value` settings and waits until it listens.
+    pub(crate) fn start(servers: &str, settings: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", servers, settings)
+    }
+
+    pub(crate) fn start_at(listen: &str, servers: &str, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = File::create(folder.path().join("log")).expect("the log can be made");
+        let mut command = Self::command();
+        command.args(["--listen", listen, "--admin", "127.0.0.1:0", "--servers", servers]);
+        for setting in ["workers=2", "log.format=json"].iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the gateway starts");
+        let mut this = Self { child, folder, address: String::new(), admin: String::new() };
+        let listening = wait_until("the gateway to listen", || {
+            assert!(this.ended().is_none(), "{}", this.log());
+            this.events().into_iter().find(|event| event["message"] == "listening")
+        });
+        let text = |name: &str| listening[name].as_str().expect("an address").to_owned();
+        (this.address, this.admin) = (text("address"), text("admin"));
+        this
+    }
+
+    /// The program, without any setting.
+    pub(crate) fn command() -> Command {
+        Command::new(env!("CARGO_BIN_EXE_outboard-gateway"))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The log's events.
+    pub(crate) fn events(&self) -> Vec<serde_json::Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The event of a request, once it is there.
+    pub(crate) fn event(&self, request_id: &str) -> serde_json::Value {
+        wait_until("the event of a request", || {
+            self.events().into_iter().find(|event| event["request_id"] == request_id)
+        })
+    }
+
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_until("the gateway to end", || self.ended())
+    }
+
+    pub(crate) fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The gateway by itself.
+
+use std::io::Write as _;
+use std::net::Shutdown;
+
+use crate::client::{Answer, ask, classify, connect, form, get, read, request, wait_until};
+use crate::gateway::Gateway;
+use crate::server::FakeServer;
+
+const PNG: [(&str, &str); 1] = [("content-type", "image/png")];
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+fn both(settings: &[&str]) -> (FakeServer, Gateway) {
+    let server = FakeServer::start();
+    let gateway = Gateway::start(&server.address.to_string(), settings);
+    (server, gateway)
+}
+
+/// A kept connection that carries one request whose answer is not read yet.
+fn send(gateway: &Gateway, bytes: &[u8]) -> std::net::TcpStream {
+    let mut stream = connect(&gateway.address);
+    stream.write_all(bytes).expect("the gateway reads");
+    stream
+}
+
+fn ready(gateway: &Gateway) -> Answer {
+    get(&gateway.address, "/health/ready")
+}
+
+#[test]
+fn every_form_of_request_reaches_the_server_as_the_same_pictures() {
+    let (server, gateway) = both(&[]);
+    let (kind, body) =
+        form(&[("model", None, b"good"), ("image", Some("../../etc/x.png"), b"hello"), ("top_k", None, b"2")]);
+    let post = |path: &str, kind: &str, body: &[u8]| {
+        let answer = ask(&gateway.address, "POST", path, &[("content-type", kind)], body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let one = [
+        post("/v1/classify?model=good&top_k=2", "image/png", b"hello"),
+        post("/v1/classify?model=good&top_k=2", "application/octet-stream", b"hello"),
+        post("/v1/classify", &kind, &body),
+        post("/v1/classify", "application/json", br#"{"model": "good", "image": "aGVsbG8=", "top_k": 2}"#),
+        post(
+            "/v1/classify",
+            "application/json",
+            br#"{"model": "good", "image": "data:image/png;base64,aGVsbG8=", "top_k": 2}"#,
+        ),
+    ];
+    for (arrived, answer) in server.arrived().iter().zip(&one) {
+        assert_eq!((arrived.images.as_slice(), arrived.top_k), ([b"hello".to_vec()].as_slice(), Some(2)));
+        assert_eq!((&answer["model"], &answer["version"]), (&"good".into(), &"7".into()));
+        assert_eq!(answer["results"][0], serde_json::json!({"label": "label <0>", "index": 0, "score": 0.75}));
+        assert_eq!(answer["results"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&answer["width"], &answer["height"], &answer["format"]), (&28.into(), &27.into(), &"png".into()));
+        assert_eq!((&answer["timing"]["run_ms"], &answer["timing"]["batch_rows"]), (&3.0.into(), &4.into()));
+    }
+    assert_eq!(server.arrived().len(), one.len());
+    let (kind, body) = form(&[("model", None, b"good"), ("image", Some("a"), b"one"), ("image", Some("b"), b"two")]);
+    for answer in [
+        post("/v1/classify?model=good", "application/json", br#"{"images": ["b25l", "dHdv"]}"#),
+        post("/v1/classify", &kind, &body),
+    ] {
+        assert_eq!(
+            server.arrived().last().map(|last| last.images.clone()),
+            Some(vec![b"one".to_vec(), b"two".to_vec()])
+        );
+        assert_eq!(answer["pictures"].as_array().map(Vec::len), Some(2));
+        assert_eq!(answer["pictures"][1]["results"][0]["label"], "label <0>");
+    }
+}
+
+#[test]
+fn every_bad_request_is_told_what_is_wrong_with_it() {
+    let (server, gateway) = both(&["limits.picture=1KiB", "limits.json=2KiB", "limits.pictures_per_call=2"]);
+    let at = |method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]| {
+        ask(&gateway.address, method, path, headers, body)
+    };
+    let post = |headers: &[(&str, &str)], body: &[u8]| at("POST", "/v1/classify?model=good", headers, body);
+    let files = |parts: &[(&str, Option<&str>, &[u8])]| {
+        let (kind, body) = form(parts);
+        at("POST", "/v1/classify", &[("content-type", &kind)], &body)
+    };
+    let file: (&str, Option<&str>, &[u8]) = ("image", Some("x.png"), b"hello");
+    let long = "x".repeat(2_000);
+    let cases: Vec<(Answer, u16, &str, &str, &str)> = vec![
+        (post(&PNG, b""), 400, "invalid_input", "image", "empty"),
+        (post(&PNG, &[7; 1_025]), 413, "too_large", "", "1024 bytes"),
+        (post(&JSON, &[b' '; 2_049]), 413, "too_large", "", "2048 bytes"),
+        (post(&[("content-type", "text/csv")], b"a,b"), 415, "unsupported_media", "", "text/csv"),
+        (post(&JSON, br#"{"image": "aGVs@G8="}"#), 400, "invalid_input", "image", "offset 4"),
+        (post(&JSON, br#"{"images": ["aGVsbG8=", "!"]}"#), 400, "invalid_input", "images[1]", "images[1]"),
+        (post(&JSON, br#"{"images": []}"#), 400, "invalid_input", "images", "empty"),
+        (post(&JSON, br#"{"images": ["YQ==", "YQ==", "YQ=="]}"#), 413, "too_large", "images", "2"),
+        (post(&JSON, br#"{"image": "data:image/png,hello"}"#), 400, "invalid_input", "image", "base64"),
+        (post(&JSON, br#"{"picture": "YQ=="}"#), 400, "invalid_input", "", "picture"),
+        (post(&JSON, br#"{"image": "#), 400, "invalid_input", "", "JSON"),
+        (post(&JSON, b"{}"), 400, "invalid_input", "image", "image"),
+        (at("POST", "/v1/classify", &PNG, b"hello"), 400, "invalid_input", "model", "model"),
+        (at("POST", "/v1/classify?model=good&top_k=many", &PNG, b"hello"), 400, "invalid_input", "top_k", "many"),
+        (at("POST", "/v1/classify?model=nope", &PNG, b"hello"), 404, "model_not_found", "model", "nope"),
+        (
+            post(&[("content-type", "image/png"), ("x-request-timeout-ms", "soon")], b"a"),
+            400,
+            "invalid_input",
+            "x-request-timeout-ms",
+            "soon",
+        ),
+        (files(&[("model", None, b"good")]), 400, "invalid_input", "image", "image"),
+        (
+            files(&[("model", None, b"good"), ("image", Some("x"), &[7; 1_025])]),
+            413,
+            "too_large",
+            "image",
+            "1024 bytes",
+        ),
+        (files(&[("model", None, long.as_bytes()), file]), 413, "too_large", "model", "1024"),
+        (files(&[("model", None, b"\xff"), file]), 400, "invalid_input", "", "UTF-8"),
+        (files(&[("model", None, b"good"), file, file, file]), 413, "too_large", "images", "2 pictures"),
+        (
+            post(&[("content-type", "multipart/form-data; boundary=XyZ")], b"--XyZ\r\nnonsense"),
+            400,
+            "invalid_input",
+            "",
+            "body",
+        ),
+        (post(&[("content-type", "multipart/form-data")], b"hello"), 400, "invalid_input", "", "body"),
+        (at("GET", "/v1/classify", &[], b""), 405, "method_not_allowed", "", "POST"),
+        (at("DELETE", "/upload", &[], b""), 405, "method_not_allowed", "", "GET"),
+        (at("GET", "/v1/nothing", &[], b""), 404, "not_found", "", "/v1/nothing"),
+        (at("GET", "/metrics", &[], b""), 404, "not_found", "", "/metrics"),
+    ];
+    for (number, (answer, status, code, param, says)) in cases.into_iter().enumerate() {
+        let error = answer.error();
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "case {number}: {error}");
+        assert_eq!(error["param"].as_str().unwrap_or_default(), param, "case {number}: {error}");
+        assert!(error["message"].as_str().is_some_and(|text| text.contains(says)), "case {number}: {error}");
+        if status == 405 {
+            assert!(answer.header("allow").is_some_and(|allowed| allowed.contains(says)), "case {number}");
+        }
+    }
+    assert_eq!(server.arrived().len(), 1, "only the unknown model is the server's to know");
+    let page = ask(&gateway.address, "POST", "/upload", &PNG, b"hello");
+    assert_eq!(page.status, 400);
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "people get a page");
+    assert!(
+        page.text().contains("role=\"alert\"") && page.text().contains(page.header("x-request-id").expect("an id"))
+    );
+}
+
+#[test]
+fn a_fault_of_the_server_keeps_its_row_of_the_table() {
+    let (_server, gateway) = both(&[]);
+    for kind in fault::Kind::ALL {
+        let row = kind.row();
+        let answer = classify(&gateway.address, row.name, b"hello");
+        let error = answer.error();
+        assert_eq!(
+            (answer.status, error["code"].as_str(), error["type"].as_str()),
+            (row.http, Some(row.code), Some(row.openai_type))
+        );
+        assert_eq!(error["param"], "top_k");
+        let retries = matches!(row.retry, fault::Retry::Later | fault::Retry::Backoff);
+        assert_eq!(answer.header("retry-after").is_some(), retries, "{kind}");
+    }
+}
+
+#[test]
+fn the_id_and_the_budget_reach_the_server_and_the_log() {
+    let (server, gateway) = both(&[]);
+    let send = |id: &str, budget: &str| {
+        let headers = [("content-type", "image/png"), ("x-request-id", id), ("x-request-timeout-ms", budget)];
+        ask(&gateway.address, "POST", "/v1/classify?model=good", &headers, b"hello")
+    };
+    let kept = send("my-own-id.42", "5000");
+    assert_eq!(kept.header("x-request-id"), Some("my-own-id.42"));
+    assert_eq!(kept.json()["request_id"], "my-own-id.42");
+    let timing = kept.header("server-timing").expect("every answer has one");
+    assert!(timing.contains("run;dur=3.000") && timing.contains("total;dur="), "{timing}");
+    let arrived = server.arrived();
+    assert_eq!(arrived[0].request_id, "my-own-id.42");
+    assert!((1..=5_000).contains(&arrived[0].timeout_ms), "{arrived:?}");
+    let event = gateway.event("my-own-id.42");
+    for (field, value) in [("model", "good"), ("outcome", "ok"), ("kind", "classify")] {
+        assert_eq!(event[field], value, "{event}");
+    }
+    assert_eq!((&event["bytes_in"], &event["batch_size"], &event["device_ms"]), (&5.into(), &4.into(), &3.0.into()));
+    assert!(event["bytes_out"].as_u64().is_some_and(|bytes| bytes == kept.body.len() as u64), "{event}");
+
+    let replaced = send("bad id", "0");
+    let id = replaced.header("x-request-id").expect("every answer has one").to_owned();
+    assert_eq!(id.len(), 32, "{id}");
+    assert_eq!(server.arrived()[1].request_id, id);
+    assert!((9_000..=10_000).contains(&server.arrived()[1].timeout_ms), "0 means the default of 10 s");
+    send("my-own-id.43", "99999999");
+    assert!((590_000..=600_000).contains(&server.arrived()[2].timeout_ms), "more than the longest is cut to it");
+}
+
+#[test]
+fn a_budget_that_runs_out_is_answered_in_time_and_stops_the_work() {
+    let (server, gateway) = both(&[]);
+    let headers = [("content-type", "image/png"), ("x-request-timeout-ms", "50")];
+    let answer = ask(&gateway.address, "POST", "/v1/classify?model=held", &headers, b"hello");
+    assert_eq!((answer.status, answer.code().as_str()), (504, "deadline_exceeded"));
+    wait_until("the server to stop the work", || (server.stopped() == 1).then_some(()));
+}
+
+#[test]
+fn a_client_that_leaves_stops_the_work() {
+    let (server, gateway) = both(&[]);
+    let id = [("content-type", "image/png"), ("x-request-id", "the-one-that-left")];
+    let stream = send(&gateway, &request("POST", "/v1/classify?model=held", &id, b"hello"));
+    wait_until("the call to begin", || (server.arrived().len() == 1).then_some(()));
+    stream.shutdown(Shutdown::Both).expect("open");
+    wait_until("the server to stop the work", || (server.stopped() == 1).then_some(()));
+    let event = gateway.event("the-one-that-left");
+    assert_eq!((&event["outcome"], &event["status"]), (&"cancelled".into(), &499.into()));
+}
+
+#[test]
+fn readiness_follows_the_server() {
+    let (server, gateway) = both(&[]);
+    assert_eq!(ready(&gateway).status, 200);
+    let address = server.address;
+    drop(server);
+    let gone = wait_until("the loss to be noticed", || Some(ready(&gateway)).filter(|answer| answer.status == 503));
+    assert!(gone.text().contains(&address.to_string()), "the reason names the server: {}", gone.text());
+    assert_eq!(get(&gateway.address, "/health/ready?scope=self").status, 200);
+    assert_eq!(get(&gateway.address, "/health/live").status, 200);
+    let answer = classify(&gateway.address, "good", b"hello");
+    assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+    assert!(answer.header("retry-after").is_some());
+    let form = get(&gateway.address, "/upload");
+    assert_eq!(form.status, 200, "the page says what is wrong");
+    assert!(form.text().contains("role=\"alert\""));
+    let _back = FakeServer::start_at(address);
+    wait_until("the return to be noticed", || (ready(&gateway).status == 200).then_some(()));
+    // Each worker thread has connections of its own, and notices by itself.
+    wait_until("all workers to be back", || {
+        (0..8).all(|_| classify(&gateway.address, "good", b"hello").status == 200).then_some(())
+    });
+}
+
+#[test]
+fn sigterm_finishes_what_is_in_flight_and_refuses_the_rest() {
+    let (server, mut gateway) = both(&[]);
+    let mut held = send(&gateway, &request("POST", "/v1/classify?model=held", &PNG, b"hello"));
+    wait_until("the call to begin", || (server.arrived().len() == 1).then_some(()));
+    gateway.terminate();
+    wait_until("the listener to close", || std::net::TcpStream::connect(&gateway.address).is_err().then_some(()));
+    assert!(gateway.ended().is_none(), "a call is in flight");
+    wait_until("readiness to say so", || {
+        let ready = get(&gateway.admin, "/health/ready");
+        (ready.status == 503 && ready.text().contains("draining")).then_some(())
+    });
+    server.release();
+    let answer = read(&mut held);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
+}
+
+#[test]
+fn bodies_in_memory_have_a_limit_that_is_given_back() {
+    let (_server, gateway) = both(&["limits.bodies=64KiB"]);
+    let mut head = request("POST", "/v1/classify?model=good", &PNG, &[7; 60_000]);
+    head.truncate(head.len() - 1);
+    let mut first = send(&gateway, &head);
+    wait_until("the first body to be in memory", || {
+        let page = get(&gateway.admin, "/metrics");
+        page.text()
+            .lines()
+            .any(|line| line.starts_with("outboard_gateway_body_bytes") && line.ends_with(" 59999"))
+            .then_some(())
+    });
+    let refused = classify(&gateway.address, "good", &[7; 10_000]);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("65536"), "{}", refused.text());
+    first.write_all(&[7]).expect("open");
+    assert_eq!(read(&mut first).status, 200);
+    assert_eq!(classify(&gateway.address, "good", &[7; 10_000]).status, 200);
+}
+
+#[test]
+fn a_body_that_does_not_end_is_ended() {
+    let (_server, gateway) = both(&["limits.body_time=100ms"]);
+    let (kind, body) = form(&[("model", None, b"good"), ("image", Some("x"), b"hello")]);
+    for (kind, body) in [("image/png", b"hello".as_slice()), ("application/json", b"{}"), (&kind, &body)] {
+        let mut bytes = request("POST", "/v1/classify?model=good", &[("content-type", kind)], body);
+        bytes.truncate(bytes.len() - 1);
+        let answer = read(&mut send(&gateway, &bytes));
+        assert_eq!((answer.status, answer.code().as_str()), (504, "deadline_exceeded"), "{kind}");
+        assert!(answer.text().contains("body"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn pages_work_without_scripts_and_let_no_markup_through() {
+    let (server, gateway) = both(&[]);
+    let home = get(&gateway.address, "/");
+    assert_eq!((home.status, home.header("location")), (302, Some("/upload")));
+    let page = get(&gateway.address, "/upload");
+    let policy = page.header("content-security-policy").expect("pages have one");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for (name, value) in
+        [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin"), ("cache-control", "no-store")]
+    {
+        assert_eq!(page.header(name), Some(value));
+    }
+    let text = page.text();
+    for there in
+        ["value=\"good\"", "value=\"held\"", "What &lt;good&gt; knows &amp; does", "enctype=\"multipart/form-data\""]
+    {
+        assert!(text.contains(there), "{there} is not in {text}");
+    }
+    for absent in ["warming", "numbers", "What <good>", "http://", "https://", "<style", " style="] {
+        assert!(!text.contains(absent), "{absent} is in {text}");
+    }
+    // Every file that a page names is there, may be kept for ever, and comes from here.
+    assert_eq!(text.matches("\"/assets/").count(), 4, "{text}");
+    for part in text.split("\"/assets/").skip(1) {
+        let path = format!("/assets/{}", part.split('"').next().unwrap_or_default());
+        let file = get(&gateway.address, &path);
+        assert_eq!(file.status, 200, "{path}");
+        assert!(file.header("cache-control").is_some_and(|kept| kept.contains("immutable")), "{path}");
+    }
+    assert_eq!(get(&gateway.address, "/assets/00000000/nothing.css").status, 404);
+    assert_eq!(get(&gateway.address, "/favicon.ico").status, 200);
+
+    let (kind, body) = form(&[("model", None, b"good"), ("image", Some("<b>.png"), b"hello")]);
+    let result = ask(&gateway.address, "POST", "/upload", &[("content-type", &kind)], &body);
+    assert_eq!(result.status, 200, "{}", result.text());
+    assert_eq!(server.arrived().last().map(|last| last.images.clone()), Some(vec![b"hello".to_vec()]));
+    let text = result.text();
+    for there in [
+        "label &lt;0&gt;",
+        "data:image/jpeg;base64,YSBzbWFsbCBqcGVn",
+        result.header("x-request-id").expect("an id"),
+        "28 × 27",
+    ] {
+        assert!(text.contains(there), "{there} is not in {text}");
+    }
+    assert_eq!(text.matches("data-label").count(), 5);
+    assert!(!text.contains("label <0>"));
+}
+
+#[test]
+fn what_is_served_is_listed_and_described() {
+    let (_server, gateway) = both(&[]);
+    let list = get(&gateway.address, "/v1/models").json();
+    assert_eq!(list["object"], "list");
+    let models: Vec<_> = list["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|model| (&model["id"], &model["task"], &model["state"]))
+        .collect();
+    assert_eq!(models[0], (&"good".into(), &"classify".into(), &"ready".into()));
+    assert_eq!(models[2], (&"warming".into(), &"classify".into(), &"warming".into()));
+    assert_eq!(models[3], (&"numbers".into(), &"tensor".into(), &"ready".into()));
+    assert_eq!(get(&gateway.address, "/v1/models/good").json()["id"], "good");
+    assert_eq!(get(&gateway.address, "/v1/models/nope").code(), "model_not_found");
+    let api = get(&gateway.address, "/openapi.json").json();
+    let docs = get(&gateway.address, "/docs");
+    assert_eq!(docs.status, 200);
+    for path in api["paths"].as_object().expect("paths").keys() {
+        assert!(docs.text().contains(&format!("<code>{}</code>", path.replace('/', "&#x2f;"))), "{path}");
+    }
+    let page = get(&gateway.admin, "/metrics").text();
+    for line in [
+        "outboard_gateway_answers_total{route=\"models\",status=\"2xx\"} 2",
+        "outboard_gateway_answers_total{route=\"models\",status=\"4xx\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_used_end_the_start_with_their_name() {
+    for (arguments, says) in [
+        (["--listen", "0.0.0.0:0"], "auth = \"open\""),
+        (["--servers", "nowhere"], "nowhere"),
+        (["--set", "limits.picturs=1"], "picturs"),
+        (["--set", "limits.deadline=soon"], "limits.deadline"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml"),
+    ] {
+        let output = Gateway::command().args(arguments).output().expect("the gateway starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn the_file_with_all_settings_is_true() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/gateway.toml");
+    let print = |arguments: &[&str]| {
+        let output = Gateway::command().args(arguments).arg("--print-config").output().expect("the gateway starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("settings are text")
+    };
+    let defaults = print(&[]);
+    assert_eq!(print(&["--config", file]), defaults, "config/gateway.toml has another value than the default");
+    let text = std::fs::read_to_string(file).expect("in the tree");
+    for line in defaults.lines().filter(|line| !line.is_empty()) {
+        assert!(text.lines().any(|have| have == line), "config/gateway.toml lacks {line}");
+    }
+}

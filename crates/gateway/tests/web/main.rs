@@ -1,0 +1,7 @@
+//! The real gateway, alone and behind the real nginx, before a server that does what the test says.
+
+mod client;
+mod gateway;
+mod http;
+mod nginx;
+mod server;
