@@ -30,11 +30,13 @@ function take(files) {
 
 async function send(target) {
   const button = target.querySelector("button[type=submit]");
+  // One at a time: a paste while a picture is on its way is no second request.
+  if (button.disabled) return;
   const words = button.textContent;
   button.disabled = true;
   button.textContent = "Looking…";
   try {
-    const answer = await fetch(target.action, { method: "POST", body: new FormData(target), headers: { Accept: "text/html" } });
+    const answer = await fetch(target.action, { method: "POST", body: new FormData(target), headers: { Accept: "text/html", "X-Requested-With": "fetch" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const main = page.querySelector("main");
     if (!main || !main.firstElementChild) throw new Error(`the answer has status ${answer.status} and no page`);
