@@ -86,9 +86,9 @@ fn other_protocols_are_told_what_this_port_speaks() {
     }
     // The log tells once for each address, the metrics count them all.
     wait_until("the log to tell of the first", Duration::from_secs(20), || {
-        stand.server.as_ref().expect("started").log().contains("HTTP").then_some(())
+        stand.server.as_ref().expect("started").log().contains("http request on the thrift port").then_some(())
     });
-    for (kind, count) in [("http", 1.0), ("tls", 1.0), ("unframed_thrift", 3.0)] {
+    for (kind, count) in [("http", 1.0), ("tls", 1.0), ("unframed_thrift", 4.0)] {
         let prefix = format!("outboard_server_strangers_total{{name=\"{kind}\"}}");
         assert_eq!(stand.server_metric(&prefix), count, "{kind}");
     }

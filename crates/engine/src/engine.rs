@@ -234,18 +234,20 @@ fn find(settings: &Settings) -> Result<(Vec<ModelFolder>, Vec<String>), String> 
         !elsewhere && wanted(&name)
     });
     found.retain(|model| wanted(model.name.as_str()));
-    let rejected: Vec<String> = rejected.iter().map(ToString::to_string).collect();
-    for reason in &rejected {
-        warn!(reason, "a model folder was left out");
+    for error in &rejected {
+        warn!(reason = %error, "a model folder was left out");
     }
     let places = settings.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     if let Some(missing) = settings.only.iter().find(|only| !found.iter().any(|model| model.name == **only)) {
         return Err(format!("no model `{missing}` in {places}"));
     }
     if found.is_empty() {
-        let because = if rejected.is_empty() { String::new() } else { format!(" ({})", rejected.join("; ")) };
+        let reasons: Vec<String> = rejected.iter().map(ToString::to_string).collect();
+        let because = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
         return Err(format!("no model in {places}{because}: expected folders such as NAME/1/model.onnx"));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((found, rejected))
+    // Settings without a model are a card whose model may be imported later: nothing that is served is broken by it.
+    rejected.retain(|error| !matches!(error, StoreError::NoVersion { .. }));
+    Ok((found, rejected.iter().map(ToString::to_string).collect()))
 }
