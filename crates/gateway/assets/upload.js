@@ -28,21 +28,43 @@ function take(files) {
   return true;
 }
 
+// Posts the form; `fetch` would not tell how far the upload is.
+function post(target, sent) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", target.action);
+    request.setRequestHeader("Accept", "text/html");
+    request.upload.addEventListener("progress", (event) => {
+      if (event.lengthComputable) sent(event.loaded / event.total);
+    });
+    request.addEventListener("load", () => resolve(request));
+    request.addEventListener("error", () => reject(new Error("the connection broke")));
+    request.send(new FormData(target));
+  });
+}
+
 async function send(target) {
   const button = target.querySelector("button[type=submit]");
   // One at a time: a paste while a picture is on its way is no second request.
   if (button.disabled) return;
+  const bar = target.querySelector("[data-progress]");
   const words = button.textContent;
   button.disabled = true;
-  button.textContent = "Looking…";
+  button.textContent = "Sending…";
+  // Small pictures are there before a bar could be seen.
+  const late = setTimeout(() => { bar.hidden = false; }, 300);
   try {
-    const answer = await fetch(target.action, { method: "POST", body: new FormData(target), headers: { Accept: "text/html", "X-Requested-With": "fetch" } });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const answer = await post(target, (part) => {
+      bar.value = 100 * part;
+      if (part === 1) button.textContent = "Looking…";
+    });
+    const page = new DOMParser().parseFromString(answer.responseText, "text/html");
     const main = page.querySelector("main");
     if (!main || !main.firstElementChild) throw new Error(`the answer has status ${answer.status} and no page`);
     document.querySelector("main").replaceWith(document.adoptNode(main));
     if (page.title) document.title = page.title;
     history.pushState({ answered: true }, "", location.href);
+    scrollTo(0, 0);
     document.querySelector("[data-heading]")?.focus();
   } catch (error) {
     const alert = document.createElement("div");
@@ -53,6 +75,9 @@ async function send(target) {
     target.before(alert);
     button.disabled = false;
     button.textContent = words;
+  } finally {
+    clearTimeout(late);
+    bar.hidden = true;
   }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytesize::ByteSize;
+use chassis::Size;
 use serde::{Deserialize, Serialize};
 
 /// The file `config/gateway.toml` shows every key.
@@ -36,11 +36,11 @@ pub(crate) struct Limits {
     /// Open connections of the whole process.
     pub(crate) connections: usize,
     /// A picture, alone or as a part of a form.
-    pub(crate) picture: ByteSize,
+    pub(crate) picture: Size,
     /// A JSON body; a picture in base64 fits.
-    pub(crate) json: ByteSize,
+    pub(crate) json: Size,
     /// Bodies in memory at the same time.
-    pub(crate) bodies: ByteSize,
+    pub(crate) bodies: Size,
     /// A body must be complete within this.
     #[serde(with = "humantime_serde")]
     pub(crate) body_time: Duration,
@@ -65,9 +65,9 @@ impl Default for Settings {
             drain: Duration::from_secs(150),
             limits: Limits {
                 connections: 16_384,
-                picture: ByteSize::mib(15),
-                json: ByteSize::mib(21),
-                bodies: ByteSize::mib(256),
+                picture: Size::mib(15),
+                json: Size::mib(21),
+                bodies: Size::mib(256),
                 body_time: Duration::from_secs(30),
                 deadline: Duration::from_secs(10),
                 longest_deadline: units::LONGEST,
@@ -84,5 +84,25 @@ impl Settings {
 
     pub(crate) fn workers(&self) -> usize {
         if self.workers > 0 { self.workers } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotated_file_has_every_key_with_its_default() {
+        let text = include_str!("../../../config/gateway.toml");
+        let written: toml::Table = text.parse().expect("TOML");
+        let ours = toml::Table::try_from(Settings::default()).expect("settings are TOML");
+        assert_eq!(written, ours);
+    }
+
+    #[test]
+    fn the_defaults_survive_being_printed_to_the_byte() {
+        let printed = chassis::settings::print(&Settings::default()).expect("prints");
+        let read: Settings = toml::from_str(&printed).expect("reads");
+        assert_eq!(chassis::settings::print(&read).expect("prints"), printed);
     }
 }
