@@ -10,3 +10,6 @@ pub mod logs;
 pub mod metrics;
 pub mod settings;
 pub mod signals;
+mod size;
+
+pub use size::Size;

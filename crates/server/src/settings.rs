@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
+use chassis::Size;
 use runtime::{DeviceWish, LibraryChoice};
 use serde::{Deserialize, Serialize};
 use units::ModelName;
@@ -44,22 +44,22 @@ pub(crate) struct Settings {
 pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) calls_per_connection: usize,
-    pub(crate) frame: ByteSize,
-    pub(crate) bytes_in_flight: ByteSize,
+    pub(crate) frame: Size,
+    pub(crate) bytes_in_flight: Size,
     #[serde(with = "humantime_serde")]
     pub(crate) frame_time: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) idle: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) write_stall: Duration,
-    pub(crate) picture: ByteSize,
+    pub(crate) picture: Size,
     pub(crate) pixels: u64,
     pub(crate) edge: u32,
     pub(crate) pictures_per_call: usize,
     pub(crate) top_k: usize,
     pub(crate) preview_px: u32,
     /// Of decoded pictures in work at the same time.
-    pub(crate) decoded: ByteSize,
+    pub(crate) decoded: Size,
     /// Pictures decoded at the same time; 0 is one for each core.
     pub(crate) decode_threads: usize,
     /// Most that a caller may ask for.
@@ -89,18 +89,18 @@ impl Default for Settings {
             limits: Limits {
                 connections: rpc.connections,
                 calls_per_connection: rpc.calls_per_connection,
-                frame: ByteSize(rpc.frame_bytes as u64),
-                bytes_in_flight: ByteSize(rpc.bytes_in_flight as u64),
+                frame: Size::bytes(rpc.frame_bytes as u64),
+                bytes_in_flight: Size::bytes(rpc.bytes_in_flight as u64),
                 frame_time: rpc.frame_time,
                 idle: rpc.idle,
                 write_stall: rpc.write_stall,
-                picture: ByteSize(pictures.bytes),
+                picture: Size::bytes(pictures.bytes),
                 pixels: pictures.pixels,
                 edge: pictures.edge,
                 pictures_per_call: engine.pictures_per_call,
                 top_k: engine.top_k,
                 preview_px: engine.preview_px,
-                decoded: ByteSize(engine.decoded_bytes),
+                decoded: Size::bytes(engine.decoded_bytes),
                 decode_threads: 0,
                 longest_deadline: units::LONGEST,
                 wedged_after: engine.wedged_after,
@@ -172,4 +172,24 @@ impl Settings {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_annotated_file_has_every_key_with_its_default() {
+        let text = include_str!("../../../config/server.toml");
+        let written: toml::Table = text.parse().expect("TOML");
+        let ours = toml::Table::try_from(Settings::default()).expect("settings are TOML");
+        assert_eq!(written, ours);
+    }
+
+    #[test]
+    fn the_defaults_survive_being_printed_to_the_byte() {
+        let printed = chassis::settings::print(&Settings::default()).expect("prints");
+        let read: Settings = toml::from_str(&printed).expect("reads");
+        assert_eq!(chassis::settings::print(&read).expect("prints"), printed);
+    }
 }

@@ -1,0 +1,73 @@
+//! Numbers of bytes in settings: `"15 MiB"`, or a whole number.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+
+/// A number of bytes that is written as exactly as it was read: what is printed may be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u64);
+
+impl Size {
+    /// So many bytes.
+    #[must_use]
+    pub const fn bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// So many times 1,048,576 bytes.
+    #[must_use]
+    pub const fn mib(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let whole = UNITS.iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit));
+        match whole {
+            Some((unit, name)) => serializer.serialize_str(&format!("{} {name}", self.0 / unit)),
+            None => serializer.serialize_u64(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ByteSize::deserialize(deserializer).map(|size| Self(size.as_u64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Holder {
+        size: Size,
+    }
+
+    #[test]
+    fn what_is_written_reads_back_to_the_byte() {
+        for (bytes, text) in [
+            (16_384_000, "size = \"16000 KiB\"\n"),
+            (15 << 20, "size = \"15 MiB\"\n"),
+            (1 << 30, "size = \"1 GiB\"\n"),
+            (1_000_001, "size = 1000001\n"),
+            (0, "size = 0\n"),
+        ] {
+            let holder = Holder { size: Size::bytes(bytes) };
+            assert_eq!(toml::to_string(&holder).expect("writes"), text);
+            assert_eq!(toml::from_str::<Holder>(text).expect("reads"), holder);
+        }
+        assert_eq!(toml::from_str::<Holder>("size = '15 MiB'").expect("reads").size, Size::mib(15));
+        assert!(toml::from_str::<Holder>("size = 'much'").is_err());
+    }
+}
