@@ -4,13 +4,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use runtime::{DType, Data, Dim, RunError, Session, Stop, Tensor, TensorSpec};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::worker::Rows;
 
 /// Time for measuring one batch size; enough for a stable minimum of a quick model, three runs of a slow one.
 const FOR_EACH_SIZE: Duration = Duration::from_millis(60);
-/// Runs of one size that count, at least.
-const COUNTED: usize = 2;
+/// Runs of one size, at least.
+const COUNTED: usize = 3;
 /// Rows alone and in a batch may differ by this much of their size: other kernels, another order of additions.
 const SAME: f32 = 1e-3;
 
@@ -61,6 +62,26 @@ pub(crate) fn rows(session: &Session, scores: Option<&str>) -> Option<Rows> {
     })
 }
 
+/// What time is taken of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// CPU time of this thread: for runs that happen on it alone, whatever else the machine does meanwhile.
+    Thread,
+    /// For runs on a GPU or on several threads.
+    Wall,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        let id = match self {
+            Self::Thread => ClockId::ThreadCPUTime,
+            Self::Wall => ClockId::Monotonic,
+        };
+        let time = clock_gettime(id);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
+}
+
 /// What came of measuring.
 pub(crate) struct Measured {
     pub(crate) curve: Vec<(usize, Duration)>,
@@ -75,35 +96,39 @@ pub(crate) fn measure(
     form: &Rows,
     sizes: &[usize],
     budget: Duration,
+    clock: Clock,
     stop: &Stop,
 ) -> Result<Measured, RunError> {
-    let (mut curve, mut classes): (Vec<(usize, Duration)>, usize) = (Vec::new(), 0);
-    let mut spent = Duration::ZERO;
+    let begin = Instant::now();
+    let mut curve: Vec<(usize, Duration)> = Vec::new();
+    let mut classes = 0;
+    let data = noise(sizes.last().copied().unwrap_or(1) * form.elements);
+    let mut once = |size: usize| {
+        let (start, rows) = (clock.now(), &data[..size * form.elements]);
+        let scores = [form.outputs[form.scores].as_str()];
+        let values = session.run_rows(&form.input, size, &form.shape, rows, &scores, stop, |outs| outs[0].data.len());
+        values.map(|values| (values / size, clock.now().saturating_sub(start)))
+    };
     for &size in sizes {
         if let Some((rows, time)) = curve.last()
-            && spent + *time * (COUNTED * size).div_ceil(*rows) as u32 > budget
+            && begin.elapsed() + time.mul_f64((COUNTED * size) as f64 / *rows as f64) > budget
         {
             break;
         }
-        let data = noise(size * form.elements);
-        let mut once = || {
-            let start = Instant::now();
-            let scores = [form.outputs[form.scores].as_str()];
-            let run = session
-                .run_rows(&form.input, size, &form.shape, &data, &scores, stop, |outs| outs[0].data.len() / size);
-            run.map(|values| (values, start.elapsed()))
-        };
         // The first run of a shape plans memory and, on a GPU, picks kernels: it is run and not counted.
-        classes = once()?.0;
-        let (mut best, mut runs, mut sum) = (Duration::MAX, 0, Duration::ZERO);
-        while runs == 0 || (spent + sum < budget && (runs < COUNTED || sum < FOR_EACH_SIZE)) {
-            let took = once()?.1;
-            best = best.min(took);
-            sum += took;
-            runs += 1;
+        classes = once(size)?.0;
+        curve.push((size, once(size)?.1));
+    }
+    // Round after round and not size after size: what else the machine does comes and goes, and must not be taken for the
+    // cost of one size. The shortest time counts.
+    let enough = FOR_EACH_SIZE * curve.len() as u32;
+    for round in 1.. {
+        if begin.elapsed() >= budget || (round >= COUNTED && begin.elapsed() >= enough) {
+            break;
         }
-        spent += sum;
-        curve.push((size, best));
+        for (size, best) in &mut curve {
+            *best = once(*size)?.1.min(*best);
+        }
     }
     Ok(Measured { curve, classes })
 }
