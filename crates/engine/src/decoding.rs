@@ -23,6 +23,8 @@ use vision::{Header, Limits, Recipe, Scratch, Wanted};
 const INLINE_BYTES: usize = 8 << 10;
 /// As [`INLINE_BYTES`], in pixels of the picture.
 const INLINE_PIXELS: u64 = 64 * 64;
+/// As [`INLINE_BYTES`], in numbers of the row: enlarging a tiny picture costs as much as decoding a large one.
+const INLINE_ROW: usize = 64 * 64 * 3;
 /// The budgets count in these, because a semaphore's permits are 32 bit wide.
 const UNIT: u64 = 1 << 10;
 /// The part of all bytes that rows may have: one in so many.
@@ -122,7 +124,8 @@ impl Decoders {
     ) -> Result<Decoded, Fault> {
         let header = &picture.header;
         let pixels = u64::from(header.width) * u64::from(header.height);
-        if picture.picture.len() <= INLINE_BYTES && pixels <= INLINE_PIXELS {
+        let tiny = picture.picture.len() <= INLINE_BYTES && pixels <= INLINE_PIXELS && range.len() <= INLINE_ROW;
+        if tiny {
             return decode(&picture, recipe, preview_px, data, range);
         }
         let bytes = header.decoded_bytes(picture.wanted) + u64::from(preview_px) * u64::from(preview_px) * 3;

@@ -1,5 +1,6 @@
 //! A model from its file to its workers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -66,7 +67,11 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     let options = SessionOptions {
         wish,
         intra_threads: settings.intra_threads,
-        provider_options: settings.provider.clone(),
+        // Options for CUDA are no reason to refuse a model that is forced to the CPU.
+        provider_options: match model.settings().device {
+            Some(DeviceWish::Cpu) => BTreeMap::new(),
+            _ => settings.provider.clone(),
+        },
         ..SessionOptions::default()
     };
     let mut first = blueprint.session(&options).map_err(|error| error.to_string())?;
@@ -84,7 +89,8 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     let clock = if on_cpu && settings.intra_threads == 1 { Clock::Thread } else { Clock::Wall };
     let form = form_of(model, &first)?;
     if settings.warm_up && form.is_none() {
-        warm_up::zeros(&mut first, &watch.stop).map_err(failed)?;
+        let hint = |reason| format!("{reason} (a model that cannot run on zeros needs `warm_up = false`)");
+        warm_up::zeros(&mut first, &watch.stop).map_err(failed).map_err(hint)?;
     }
     let (joins, mut max_rows) = match &form {
         Some(form) => batching_of(model, &mut first, form, &watch.stop).map_err(failed)?,

@@ -2,9 +2,10 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use engine::{ClassifyOptions, Phase, State};
+use engine::{ClassifyOptions, Phase, Settings, State};
 use fault::Kind;
 use futures_util::future::join_all;
 use support::{BOTH, CLASSIFIER, House, Seen, assert_shade, patient, shade, within};
@@ -130,17 +131,48 @@ async fn scores_that_are_no_numbers_are_our_fault_and_name_the_model() {
 #[tokio::test]
 async fn labels_that_do_not_match_the_model_keep_it_from_serving() {
     let three = CLASSIFIER.replace("labels.txt", "model.toml");
+    let unmeasured = format!("warm_up = false\n{three}");
     let wrong_shape = CLASSIFIER.replace("width = 28", "width = 32");
     let wrong_output = format!("{CLASSIFIER}scores = \"nope\"\n");
     let models = [
         ("labels", "batch_free", &*three),
+        ("labels-unmeasured", "batch_free", &*unmeasured),
         ("shape", "batch_free", &*wrong_shape),
         ("out", "batch_free", &*wrong_output),
     ];
     let house = House::start(&models, |_| {});
-    for (name, says) in [("labels", "2 scores, there are"), ("shape", "[1, 28, 32]"), ("out", "output.scores")] {
+    for (name, says) in [
+        ("labels", "2 scores, there are"),
+        ("labels-unmeasured", "2 scores"),
+        ("shape", "[1, 28, 32]"),
+        ("out", "output.scores"),
+    ] {
         let state = house.engine.model(name, None).expect("is known").settled().await;
         let State::Failed(reason) = state else { panic!("{name} is {state}") };
         assert!(reason.contains(says), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn options_for_cuda_do_not_keep_a_model_from_the_cpu_that_is_forced() {
+    let toml = format!("{CLASSIFIER}[provider]\ncudnn_conv_algo_search = \"HEURISTIC\"\n");
+    let cpu = Some(runtime::DeviceWish::Cpu);
+    let house = House::start(&[("m", "batch_free", &*toml)], |settings| settings.device = cpu);
+    let model = house.ready("m").await;
+    assert_eq!(model.describe().chosen.expect("is loaded").device, runtime::Device::Cpu);
+}
+
+#[tokio::test]
+async fn every_model_in_the_tree_gets_ready_and_has_a_label_for_each_score() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+    let settings = Settings { folders: vec![root], device: Some(runtime::DeviceWish::Cpu), ..Settings::default() };
+    let house = House::with(settings, tempfile::tempdir().expect("a temporary folder"));
+    for name in ["mnist", "fashion-mnist"] {
+        let model = house.ready(name).await;
+        assert_eq!((model.describe().classes, model.labels().len()), (Some(10), 10));
+        let answer =
+            model.classify(vec![shade(28, 0)], BOTH, patient()).await.unwrap_or_else(|fault| panic!("{fault}"));
+        let [(_, first), (_, second)] = answer.results[0].labels[..] else { panic!("two labels were asked for") };
+        assert!(first >= second && first + second <= 1.0 + 1e-6, "{answer:?}");
     }
 }

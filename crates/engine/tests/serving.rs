@@ -46,7 +46,8 @@ async fn a_caller_that_leaves_the_queue_costs_nothing_and_one_that_leaves_a_run_
 #[tokio::test]
 async fn a_deadline_ends_a_run_that_would_not_end() {
     let (mut house, model) = House::of("slow_dial", ONE_WORKER).await;
-    let fault = dial(Arc::clone(&model), FOR_EVER, within(50)).await.expect_err("it never ends");
+    let running = occupy(&mut house, dial(Arc::clone(&model), FOR_EVER, within(1000))).await;
+    let fault = running.await.expect("no panic").expect_err("it never ends");
     assert_eq!(fault.kind, Kind::DeadlineExceeded, "{fault}");
     house.see(Seen::Event(Event::Expired)).await;
     house.see(Seen::Event(Event::Stopped)).await;

@@ -5,6 +5,48 @@
 //! (`config.json`, `onnx/model.onnx`) by what its own files say.
 //! Promises: what is wrong is named with file, key, value and what is allowed; one bad folder never hides another; no file
 //! outside the folder is read.
+//!
+//! Every key of `model.toml`, with its default unless said otherwise:
+//!
+//! ```
+//! let settings = model_store::Settings::parse(r#"
+//! task = "classify"                # tensor is the default; embed, transform and chat are names for what is to come
+//! description = "What it is"       # default: none
+//! licence = "Apache-2.0"           # default: none
+//! labels = "labels.txt"            # one class a line, in this folder; default: none
+//! device = "auto"                  # or cpu, or cuda:N
+//! ## instances = 2                  # workers; default: one for each core on a CPU, one on a GPU
+//! intra_threads = 1                # threads that share a run on a CPU
+//! warm_up = true                   # false only for models that cannot run on zeros: they are never batched
+//!
+//! [batching]                       # a tensor model shares runs only when this table is there
+//! max_rows = 32
+//! max_wait_ms = 0                  # how long an idle worker waits for company
+//! buckets = []                     # batch sizes to measure; empty: 1, 2, 4, ... max_rows
+//!
+//! [input]                          # how a picture becomes a row: see vision::InputTable
+//! width = 224                      # no default
+//! height = 224                     # no default
+//!
+//! [output]
+//! ## scores = "logits"              # default: the first output
+//! activation = "softmax"           # or sigmoid, or none
+//!
+//! [limits]
+//! queue_rows = 4096                # rows that wait; more are refused
+//! deadline_ms = 10000              # of a request that names none
+//! warm_up_ms = 120000              # the first runs must end within this
+//! ## pixels = 64000000              # of one picture; default: the server's
+//! ## edge = 20000                   # as pixels
+//!
+//! [provider]                       # options of the CUDA provider, passed on as they are
+//! ## cudnn_conv_algo_search = "HEURISTIC"
+//! "#)?;
+//! assert_eq!(settings.limits, model_store::Limits::default());
+//! assert_eq!(settings.batching, Some(model_store::Batching::default()));
+//! # Ok::<(), String>(())
+//! ```
+//!
 //! Not here: loading a model (`runtime`), serving it (`engine`).
 
 mod error;

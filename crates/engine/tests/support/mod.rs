@@ -73,6 +73,11 @@ impl House {
         }
         let mut settings = Settings { folders: vec![folder.path().to_owned()], ..Settings::default() };
         change(&mut settings);
+        Self::with(settings, folder)
+    }
+
+    /// Only the models of `settings`.
+    pub(crate) fn with(settings: Settings, folder: TempDir) -> Self {
         let (send, seen) = mpsc::unbounded_channel();
         let ears: Arc<dyn Observe> = Arc::new(Ears(send));
         let engine = Engine::start(settings, library(), |_| Arc::clone(&ears)).expect("there are models");
@@ -92,14 +97,11 @@ impl House {
         model
     }
 
-    /// Waits until something is seen. A test that waits in vain hangs until its harness ends it, which names it.
+    /// Waits until something is seen.
     pub(crate) async fn see(&mut self, wanted: Seen) {
-        while let Some(seen) = self.seen.recv().await {
-            if seen == wanted {
-                return;
-            }
-        }
-        panic!("the engine ended before {wanted:?}");
+        let seen = async { while self.seen.recv().await.expect("the engine lives") != wanted {} };
+        // Only so that a test that waits in vain says for what.
+        tokio::time::timeout(Duration::from_secs(60), seen).await.unwrap_or_else(|_| panic!("{wanted:?} never came"));
     }
 
     /// Everything that was seen and not yet waited for.
