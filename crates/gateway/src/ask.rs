@@ -1,5 +1,6 @@
 //! One request: its id, its deadline, its answer's headers, its log line.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::site::{Process, Site};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TIMEOUT: &str = "x-request-timeout-ms";
 
 /// A request on its way to an answer. Dropped without one, its client has left.
@@ -27,7 +29,8 @@ pub(crate) struct Ask {
     pub(crate) received: Instant,
     route: Route,
     process: Arc<Process>,
-    peer: Option<std::net::IpAddr>,
+    /// Where the request came from, for the log line.
+    caller: Option<IpAddr>,
     answered: bool,
     /// For the log line.
     pub(crate) told: Told,
@@ -57,13 +60,14 @@ impl Ask {
         let process = Arc::clone(&site.process);
         process.in_flight.fetch_add(1, Ordering::AcqRel);
         process.metrics.in_flight.inc();
+        let caller = caller(request, &process.settings.trusted_proxies);
         let incoming = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
         Self {
             request_id: RequestId::keep_or_generate(incoming),
             received: Instant::now(),
             route,
             process,
-            peer: request.peer_addr().map(|address| address.ip()),
+            caller,
             answered: false,
             told: Told::default(),
         }
@@ -145,7 +149,7 @@ impl Ask {
 
     fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration, bytes_out: u64) {
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-        let caller = self.peer.map(|peer| units::CallerId::anonymous(peer).to_string());
+        let caller = self.caller.map(|address| units::CallerId::anonymous(address).to_string());
         info!(
             request_id = self.request_id.as_str(),
             caller,
@@ -164,6 +168,17 @@ impl Ask {
             "request"
         );
     }
+}
+
+/// The client's address: the peer's own, or what a trusted proxy says of the one before it.
+fn caller(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
+    // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d.
+    let peer = request.peer_addr()?.ip().to_canonical();
+    if !trusted.contains(&peer) {
+        return Some(peer);
+    }
+    let told = request.headers().get(REAL_IP).and_then(|value| value.to_str().ok()?.parse().ok());
+    told.or(Some(peer))
 }
 
 impl Drop for Ask {

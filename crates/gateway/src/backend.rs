@@ -58,7 +58,7 @@ impl Backend {
         };
         let options = CallOptions::new(deadline).with_call_id(call_id);
         let reply = self.channel.call(&idl::methods::CLASSIFY, &mut request, options).await;
-        Ok(reply.map_err(Fault::from)?.map_err(Fault::from)?)
+        reply.map_err(Fault::from)?.map_err(Fault::from)
     }
 
     /// What is served, at most a second old.

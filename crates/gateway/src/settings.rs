@@ -1,6 +1,6 @@
 //! What the gateway is told: every key, with its default.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use chassis::Size;
@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) connections_per_server: usize,
     /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
     pub(crate) auth: String,
+    /// Peers whose `X-Real-IP` is believed: the nginx in front.
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     /// What runs longer after SIGTERM is cut.
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
@@ -62,6 +64,7 @@ impl Default for Settings {
             workers: 0,
             connections_per_server: 1,
             auth: String::new(),
+            trusted_proxies: vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)],
             drain: Duration::from_secs(150),
             limits: Limits {
                 connections: 16_384,
@@ -80,7 +83,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Keys whose value outside the file is a list with commas.
-    pub(crate) const LISTS: [&str; 1] = ["servers"];
+    pub(crate) const LISTS: [&str; 2] = ["servers", "trusted_proxies"];
 
     pub(crate) fn workers(&self) -> usize {
         if self.workers > 0 { self.workers } else { std::thread::available_parallelism().map_or(1, usize::from) }

@@ -198,6 +198,16 @@ fn the_id_and_the_budget_reach_the_server_and_the_log() {
 }
 
 #[test]
+fn only_a_trusted_proxy_may_say_who_calls() {
+    for (trusted, caller) in [("127.0.0.1", "anonymous@192.0.2.7"), ("192.0.2.1", "anonymous@127.0.0.1")] {
+        let (_server, gateway) = both(&[&format!("trusted_proxies={trusted}")]);
+        let headers = [("x-real-ip", "192.0.2.7"), ("x-request-id", "who-calls")];
+        assert_eq!(ask(&gateway.address, "GET", "/v1/models", &headers, b"").status, 200);
+        assert_eq!(gateway.event("who-calls")["caller"], caller);
+    }
+}
+
+#[test]
 fn a_budget_that_runs_out_is_answered_in_time_and_stops_the_work() {
     let (server, gateway) = both(&[]);
     let headers = [("content-type", "image/png"), ("x-request-timeout-ms", "50")];
