@@ -142,8 +142,13 @@ def main():
     for name in ("model.toml", "labels.txt", "README.md"):
         shutil.copy(os.path.join(card, name), part)
     onnx.save(model, os.path.join(part, "1", "model.onnx"))
-    shutil.rmtree(target, ignore_errors=True)
+    # A folder cannot be put over a full one: the old one steps aside first, and no half-removed one is ever seen.
+    old = target + ".old"
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.isdir(target):
+        os.replace(target, old)
     os.replace(part, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 main()
