@@ -54,12 +54,13 @@ where
     let defaults = toml::to_string(&S::default()).map_err(|error| SettingsError::Value(error.to_string()))?;
     let mut builder = Config::builder().add_source(File::from_str(&defaults, FileFormat::Toml));
     if let Some(path) = sources.file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
         // Read once by itself: an unknown key is then blamed on the file.
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    let mut environment = Environment::with_prefix(sources.prefix).prefix_separator("__").separator("__").try_parsing(true);
+    let mut environment =
+        Environment::with_prefix(sources.prefix).prefix_separator("__").separator("__").try_parsing(true);
     if !sources.lists.is_empty() {
         environment = environment.list_separator(",");
         for key in sources.lists {

@@ -19,7 +19,8 @@ fn main() {
         std::process::exit(2);
     };
     let number = |text: &String| text.parse::<usize>().expect("a count is a number");
-    let environment = ort::init_from(library).expect("the library is there").with_telemetry(false).build().expect("once");
+    let environment =
+        ort::init_from(library).expect("the library is there").with_telemetry(false).build().expect("once");
     let (name, dims) = input.split_once(':').expect("INPUT:DIMxDIM");
     let mut shape: Vec<usize> = dims.split('x').map(|dim| dim.parse().expect("a size is a number")).collect();
     shape[0] = number(batch);

@@ -15,9 +15,11 @@ fn main() {
         std::process::exit(2);
     };
     let body = std::fs::read(file).expect("the file can be read");
-    let mut request =
-        format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len())
-            .into_bytes();
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
     request.extend_from_slice(&body);
     let mut stream = TcpStream::connect(address).expect("something listens there");
     stream.set_nodelay(true).expect("a socket takes the option");

@@ -21,7 +21,8 @@ pub fn target_folder() -> PathBuf {
 pub fn model_cache() -> PathBuf {
     let cache = std::env::var_os("OUTBOARD_CACHE").map(PathBuf::from).unwrap_or_else(|| {
         let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")).join("outboard")
+        base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"))
+            .join("outboard")
     });
     cache.join("models")
 }
@@ -46,7 +47,10 @@ pub fn python(script: &str) -> Command {
 #[must_use]
 pub fn browser(script: &str) -> Command {
     let folder = repository().join("crates/e2e/browser");
-    assert!(folder.join("node_modules/playwright-core").exists(), "the browser driver is missing: run scripts/setup test");
+    assert!(
+        folder.join("node_modules/playwright-core").exists(),
+        "the browser driver is missing: run scripts/setup test"
+    );
     let mut command = Command::new("node");
     command.arg(folder.join(script)).current_dir(folder);
     command

@@ -8,7 +8,8 @@ const TOLERANCE: f64 = 1e-3;
 
 fn golden(name: &str) -> Vec<Vec<f64>> {
     let path = repository().join(format!("models/testdata/{name}-500.golden.json"));
-    let value: Value = serde_json::from_slice(&std::fs::read(path).expect("the reference is in the tree")).expect("JSON");
+    let value: Value =
+        serde_json::from_slice(&std::fs::read(path).expect("the reference is in the tree")).expect("JSON");
     let rows = value["scores"].as_array().expect("a list of rows");
     rows.iter().map(|row| row.as_array().expect("a row").iter().filter_map(Value::as_f64).collect()).collect()
 }

@@ -150,7 +150,8 @@ fn ten_thousand_idle_connections_are_cheap() {
     let limit = getrlimit(Resource::Nofile);
     let enough = limit.maximum.is_none_or(|most| most > IDLE + 500);
     assert!(enough, "the hard limit on open files is {:?}: this test needs {}", limit.maximum, IDLE + 500);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("up to the hard limit");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .expect("up to the hard limit");
     let stand = stand(&[]);
     expect_serving(&stand);
     let server = stand.server.as_ref().expect("started");
@@ -170,7 +171,8 @@ fn a_caller_that_leaves_stops_its_work_and_the_next_one_is_served() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let version = folder.path().join("endless/1");
     std::fs::create_dir_all(&version).expect("a fresh folder");
-    std::fs::copy(repository().join("crates/runtime/testdata/endless.onnx"), version.join("model.onnx")).expect("in the tree");
+    std::fs::copy(repository().join("crates/runtime/testdata/endless.onnx"), version.join("model.onnx"))
+        .expect("in the tree");
     let toml = "task = \"tensor\"\ninstances = 1\nwarm_up = false\n";
     std::fs::write(folder.path().join("endless/model.toml"), toml).expect("a fresh file");
     let stand = Stand::start(Parts {
@@ -195,7 +197,15 @@ fn a_caller_that_leaves_stops_its_work_and_the_next_one_is_served() {
     }
     // A deadline ends it as well, and the caller learns so.
     let output = stand.outboard(&[
-        "call", "infer", "--server", &stand.thrift(), "--model", "endless", "--timeout", "300ms", "--input",
+        "call",
+        "infer",
+        "--server",
+        &stand.thrift(),
+        "--model",
+        "endless",
+        "--timeout",
+        "300ms",
+        "--input",
         r#"x=f32:[1]:[1.0]"#,
     ]);
     assert_eq!(output.status.code(), Some(18), "{output:?}");

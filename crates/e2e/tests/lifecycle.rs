@@ -75,7 +75,9 @@ fn sigterm_under_load_loses_nothing() {
                             Ok(answer) if answer.status == 503 => break,
                             // A listener that is closed, before anything was sent.
                             Err(ureq::Error::ConnectionFailed) => break,
-                            Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => break,
+                            Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                                break;
+                            }
                             other => {
                                 wrong.push(format!("{other:?}"));
                                 break;

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 #[test]
 fn a_person_uploads_a_picture_and_reads_what_it_is() {
     let only = ["fashion-mnist", "mnist", "efficientnet-lite0"].map(str::to_owned).to_vec();
-    let stand = Stand::start(Parts { models: vec![repository().join("models"), model_cache()], only, ..Parts::default() });
+    let stand =
+        Stand::start(Parts { models: vec![repository().join("models"), model_cache()], only, ..Parts::default() });
     let pictures = repository().join("models/testdata");
     let output = browser("page.mjs")
         .arg(stand.http().base())

@@ -178,7 +178,11 @@ fn a_slow_client_does_not_hold_others_up() {
     let mut slow = TcpStream::connect(stand.web_address()).expect("nginx listens");
     slow.write_all(b"POST /v1/classify?model=fashion-mnist HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 500\r\n\r\nab")
         .expect("nginx reads");
-    expect_boot(&stand.http().post("/v1/classify?model=fashion-mnist", &[("content-type", "image/png")], &data("shoe.png")));
+    expect_boot(&stand.http().post(
+        "/v1/classify?model=fashion-mnist",
+        &[("content-type", "image/png")],
+        &data("shoe.png"),
+    ));
     drop(slow);
 }
 

@@ -173,8 +173,7 @@ impl ServerMetrics {
         let handles = models.entry(name.clone()).or_insert_with(|| {
             let model = name.to_string();
             let phase = |phase| self.phases.get_or_create(&PhaseLabels { model: model.clone(), phase }).clone();
-            let event =
-                |(_, event)| self.events.get_or_create(&EventLabels { model: model.clone(), event }).clone();
+            let event = |(_, event)| self.events.get_or_create(&EventLabels { model: model.clone(), event }).clone();
             Arc::new(ModelMetrics {
                 read: phase("read"),
                 encode: phase("encode"),

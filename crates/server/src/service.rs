@@ -49,9 +49,7 @@ impl Service for Services {
             };
         }
         let fault = match why {
-            Refusal::Draining => {
-                Fault::unavailable("the server is draining").with_retry_after(Duration::from_secs(1))
-            }
+            Refusal::Draining => Fault::unavailable("the server is draining").with_retry_after(Duration::from_secs(1)),
             Refusal::CallsPerConnection { limit } => {
                 Fault::overloaded(format!("{limit} calls are in flight on this connection, which is the limit"))
                     .with_retry_after(Duration::from_millis(10))

@@ -143,12 +143,11 @@ impl Settings {
     /// # Errors
     /// One sentence that names the key and the value.
     pub(crate) fn engine(&self) -> Result<engine::Settings, String> {
-        let only = self.only.iter().map(|name| ModelName::parse(name).map_err(|error| format!("settings: `only`: {error}")));
+        let only =
+            self.only.iter().map(|name| ModelName::parse(name).map_err(|error| format!("settings: `only`: {error}")));
         let device = match self.device.as_str() {
             "" => None,
-            text => {
-                Some(text.parse::<DeviceWish>().map_err(|error| format!("settings: `device`: {error}"))?)
-            }
+            text => Some(text.parse::<DeviceWish>().map_err(|error| format!("settings: `device`: {error}"))?),
         };
         Ok(engine::Settings {
             folders: self.models.clone(),
