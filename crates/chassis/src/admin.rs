@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::metrics::Metrics;
@@ -32,6 +33,13 @@ pub struct Pages {
     pub live: Health,
 }
 
+/// Connections at the same time. Metrics and probes are a handful; one more waits for one of these to end.
+const CONNECTIONS: usize = 64;
+
+/// One connection brings one request, and both are over after this: peers that say nothing, or take nothing, cannot keep
+/// the listener from others.
+const EXCHANGE: Duration = Duration::from_secs(10);
+
 /// Listens on `address` and serves until the process ends.
 ///
 /// # Errors
@@ -40,28 +48,36 @@ pub async fn start(address: SocketAddr, pages: Pages) -> Result<SocketAddr, Stri
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address} (`admin`): {error}"))?;
     let bound = listener.local_addr().map_err(|error| error.to_string())?;
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                // For want of files: a pause, or the loop spins.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let pages = pages.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let answer = answer(&pages, &request);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-                    debug!(%error, "admin connection");
-                }
-            });
-        }
-    });
+    tokio::spawn(serve(listener, pages, CONNECTIONS, EXCHANGE));
     Ok(bound)
+}
+
+async fn serve(listener: TcpListener, pages: Pages, connections: usize, exchange: Duration) {
+    let places = Arc::new(Semaphore::new(connections));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let Ok((stream, _)) = listener.accept().await else {
+            // For want of files: a pause, or the loop spins.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = answer(&pages, &request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut http = http1::Builder::new();
+            // Hyper's own limit on the head; the one below is on everything.
+            http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(exchange);
+            match tokio::time::timeout(exchange, http.serve_connection(TokioIo::new(stream), service)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "admin connection"),
+                Err(_) => debug!("admin connection took too long"),
+            }
+            drop(place);
+        });
+    }
 }
 
 fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -85,4 +101,63 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn pages() -> Pages {
+        Pages {
+            metrics: Metrics::new("test", "1"),
+            ready: Arc::new(|| (false, "model x is loading".to_owned())),
+            live: Arc::new(|| (true, "live".to_owned())),
+        }
+    }
+
+    async fn ask(address: SocketAddr, line: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("listens");
+        stream.write_all(format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.expect("is read");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer, then the end");
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_page_has_its_status_and_says_why() {
+        let address = start(SocketAddr::from(([127, 0, 0, 1], 0)), pages()).await.expect("a free port");
+        for (line, status, says) in [
+            ("GET /metrics", "200", "outboard_build_info"),
+            ("GET /health/ready?x=y", "503", "model x is loading"),
+            ("GET /health/live", "200", "live"),
+            ("GET /", "404", "/metrics"),
+            ("POST /metrics", "405", "only GET"),
+        ] {
+            let answer = ask(address, line).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(says), "{line}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn peers_that_say_nothing_do_not_keep_others_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, pages(), 2, Duration::from_millis(50)));
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            silent.push(TcpStream::connect(address).await.expect("listens"));
+        }
+        assert!(ask(address, "GET /health/live").await.contains("live"));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_names_the_address_and_the_setting() {
+        let holder = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = holder.local_addr().expect("bound");
+        let error = start(address, pages()).await.expect_err("taken");
+        assert!(error.contains(&address.to_string()) && error.contains("`admin`"), "{error}");
+    }
 }

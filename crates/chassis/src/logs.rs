@@ -2,13 +2,18 @@
 
 use std::io::IsTerminal as _;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
 use serde::{Deserialize, Serialize};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+use crate::metrics::Metrics;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Format {
     /// Text when standard error is a terminal, JSON otherwise.
     #[default]
@@ -21,13 +26,38 @@ pub enum Format {
 
 /// Which requests are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Requests {
     /// One event for each.
     #[default]
     All,
     /// Only those that failed.
     Failures,
+}
+
+impl TryFrom<String> for Format {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not allowed, allowed are auto, text, json")),
+        }
+    }
+}
+
+impl TryFrom<String> for Requests {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "all" => Ok(Self::All),
+            "failures" => Ok(Self::Failures),
+            _ => Err(format!("{text:?} is not allowed, allowed are all, failures")),
+        }
+    }
 }
 
 /// The `log` table.
@@ -48,17 +78,29 @@ impl Default for Settings {
     }
 }
 
-/// Begins to log to standard error. Keep the guard until the end of the process: dropping it writes what is left.
+/// Lines that may wait for the writer. A line is below 2 KiB in practice, so a writer that is stuck costs some 32 MiB.
+const WAITING: usize = 16_384;
+
+/// Writes what is left when dropped: keep it until the end of the process.
+#[must_use = "dropping it ends the log"]
+pub struct Logs {
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+/// Begins to log to standard error.
 ///
-/// Lines are written by a thread of their own, so that a slow terminal or pipe never holds up a request; when 128,000 lines
-/// wait, further ones are dropped.
+/// Lines are written by a thread of their own, so that a slow terminal or pipe never holds up a request; when 16,384 lines
+/// wait, further ones are dropped and counted.
 ///
 /// # Errors
 /// One sentence when the filter cannot be read.
-pub fn start(settings: &Settings) -> Result<WorkerGuard, String> {
+pub fn start(settings: &Settings) -> Result<Logs, String> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| format!("settings: `log.filter` is {:?}: {error}", settings.filter))?;
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(std::io::stderr());
+    let dropped = writer.error_counter();
     let terminal = std::io::stderr().is_terminal();
     let json = match settings.format {
         Format::Auto => !terminal,
@@ -71,5 +113,29 @@ pub fn start(settings: &Settings) -> Result<WorkerGuard, String> {
     } else {
         builder.with_ansi(terminal).init();
     }
-    Ok(guard)
+    Ok(Logs { dropped, _guard: guard })
+}
+
+impl Logs {
+    /// Shows how many lines were dropped as `outboard_log_dropped_lines_total`.
+    pub fn counted_in(&self, metrics: &Metrics) {
+        let dropped = Dropped(self.dropped.clone());
+        metrics.register(|registry| registry.register_collector(Box::new(dropped)));
+    }
+}
+
+struct Dropped(ErrorCounter);
+
+impl std::fmt::Debug for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dropped({})", self.0.dropped_lines())
+    }
+}
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let lines = ConstCounter::new(self.0.dropped_lines() as u64);
+        let help = "Log lines dropped because the writer was too slow";
+        lines.encode(encoder.encode_descriptor("log_dropped_lines", help, None, lines.metric_type())?)
+    }
 }

@@ -2,13 +2,22 @@
 //!
 //! The environment variable of a key is the process's prefix and the key's path with two underscores between parts:
 //! `OUTBOARD_SERVER__LIMITS__FRAME_TIME=5s`. On the command line it is `--set limits.frame_time=5s`.
-//! Promises: an unknown key or a bad value is one sentence that names the key, the value and what is allowed.
+//! Promises: an unknown key or a bad value is one sentence that names the key, the value, where it stands and what is
+//! allowed; a key is unknown wherever it stands, even when a later source would win over it.
 
+mod layer;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use config::{Config, ConfigError, Environment, File, FileFormat};
+use config::{Config, ConfigError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use self::layer::Layer;
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +30,30 @@ pub enum SettingsError {
         /// The system's reason.
         error: std::io::Error,
     },
+    /// The file is no TOML.
+    #[error("settings file {}, line {line}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// `--set` without `key=value`.
     #[error("--set takes key=value, it was given {0:?}")]
     NoValue(String),
-    /// A key or a value that is not allowed.
+    /// A key that is not there.
+    #[error("settings: there is no key `{key}` ({origin}), allowed here are {allowed}")]
+    Unknown {
+        /// The whole path.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// The keys beside it, with commas between.
+        allowed: String,
+    },
+    /// A value that is not allowed.
     #[error("settings: {0}")]
     Value(String),
 }
@@ -36,13 +65,14 @@ pub struct Sources<'a> {
     pub file: Option<&'a Path>,
     /// Prefix of environment variables, such as `OUTBOARD_SERVER`.
     pub prefix: &'a str,
-    /// Keys whose value in the environment or on the command line is a list with commas.
+    /// Keys whose value in the environment or on the command line is a list with commas; an empty text is an empty list.
     pub lists: &'a [&'a str],
     /// `(key, value)` from the command line.
     pub flags: Vec<(String, String)>,
 }
 
-/// Reads settings over the defaults of `S`, which must refuse unknown fields.
+/// Reads settings over the defaults of `S`, which must refuse unknown fields and have a value for every key: what is
+/// not in the defaults is no key.
 ///
 /// # Errors
 /// [`SettingsError`].
@@ -50,34 +80,79 @@ pub fn read<S>(sources: &Sources<'_>) -> Result<S, SettingsError>
 where
     S: Default + Serialize + DeserializeOwned,
 {
-    let wrong = |error: ConfigError| SettingsError::Value(error.to_string().replace('\n', " "));
-    let defaults = toml::to_string(&S::default()).map_err(|error| SettingsError::Value(error.to_string()))?;
-    let mut builder = Config::builder().add_source(File::from_str(&defaults, FileFormat::Toml));
+    read_with(sources, std::env::vars_os())
+}
+
+fn read_with<S>(
+    sources: &Sources<'_>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<S, SettingsError>
+where
+    S: Default + Serialize + DeserializeOwned,
+{
+    let defaults = toml::Table::try_from(S::default()).map_err(|error| SettingsError::Value(error.to_string()))?;
+    let mut layers = Vec::new();
     if let Some(path) = sources.file {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
-        // Read once by itself: an unknown key is then blamed on the file.
-        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        layers.push(Layer::of_file(path)?);
     }
-    let mut environment =
-        Environment::with_prefix(sources.prefix).prefix_separator("__").separator("__").try_parsing(true);
-    if !sources.lists.is_empty() {
-        environment = environment.list_separator(",");
-        for key in sources.lists {
-            environment = environment.with_list_parse_key(key);
-        }
-    }
-    builder = builder.add_source(environment);
+    layers.extend(Layer::of_environment(environment, sources.prefix, sources.lists, &defaults)?);
     for (key, value) in &sources.flags {
-        if sources.lists.contains(&key.as_str()) {
-            let items: Vec<String> =
-                value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
-            builder = builder.set_override(key, items).map_err(wrong)?;
-        } else {
-            builder = builder.set_override(key, scalar(value)).map_err(wrong)?;
-        }
+        layers.push(Layer::of_text(
+            key,
+            value,
+            sources.lists,
+            &defaults,
+            format!("on the command line: {key}={value}"),
+        )?);
     }
+    let mut builder = Config::builder().add_source(Layer::of_defaults(&defaults));
+    for layer in &layers {
+        layer.check_keys(&defaults)?;
+        builder = builder.add_source(layer.clone());
+    }
+    let wrong = |error: ConfigError| told(&error, &layers);
     builder.build().map_err(wrong)?.try_deserialize().map_err(wrong)
+}
+
+/// The sentence for a value that its key does not take.
+fn told(error: &ConfigError, layers: &[Layer]) -> SettingsError {
+    let (key, reason) = match error {
+        ConfigError::Type { unexpected, expected, key: Some(key), .. } => {
+            (key, format!("{unexpected} is not allowed, expected {expected}"))
+        }
+        ConfigError::At { error, key: Some(key), .. } => (key, error.to_string()),
+        other => return SettingsError::Value(other.to_string()),
+    };
+    // What the parser of durations says does not tell how one is written.
+    let reason = reason.replace("expected a duration", "expected a duration such as 10s or 2m 30s");
+    // The last one to set the key is the one whose value is wrong.
+    let origin = layers.iter().rev().find_map(|layer| layer.origin_of(key));
+    let origin = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
+    SettingsError::Value(format!("`{key}`: {reason}{origin}"))
+}
+
+/// Refuses a value outside of a range.
+///
+/// # Errors
+/// [`SettingsError::Value`] with the key, the value and the range.
+pub fn within<T: PartialOrd + Display>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), SettingsError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = (allowed.start(), allowed.end());
+    Err(SettingsError::Value(format!("`{key}` is {value}, allowed is {low} to {high}")))
+}
+
+/// Refuses a time outside of a range.
+///
+/// # Errors
+/// [`SettingsError::Value`] with the key, the value and the range.
+pub fn within_time(key: &str, value: Duration, allowed: RangeInclusive<Duration>) -> Result<(), SettingsError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (low, high) = (allowed.start(), allowed.end());
+    Err(SettingsError::Value(format!("`{key}` is {value:?}, allowed is {low:?} to {high:?}")))
 }
 
 /// Splits `key=value`.
@@ -97,99 +172,5 @@ pub fn print<S: Serialize>(settings: &S) -> Result<String, SettingsError> {
     toml::to_string(settings).map_err(|error| SettingsError::Value(error.to_string()))
 }
 
-/// A value from the command line: a whole number, a truth value or a text.
-fn scalar(text: &str) -> config::Value {
-    if let Ok(number) = text.parse::<i64>() {
-        return number.into();
-    }
-    match text {
-        "true" => true.into(),
-        "false" => false.into(),
-        _ => text.into(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use serde::Deserialize;
-
-    use super::*;
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Limits {
-        calls: usize,
-        note: String,
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Some {
-        listen: SocketAddr,
-        models: Vec<String>,
-        limits: Limits,
-    }
-
-    impl Default for Some {
-        fn default() -> Self {
-            let listen = SocketAddr::from(([127, 0, 0, 1], 9090));
-            Self { listen, models: vec!["models".into()], limits: Limits { calls: 7, note: String::new() } }
-        }
-    }
-
-    fn with(file: &str, flags: &[(&str, &str)]) -> Result<Some, String> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("some.toml");
-        std::fs::write(&path, file).expect("a temporary file");
-        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let sources = Sources { file: Some(&path), prefix: "OUTBOARD_TEST_NOTHING", lists: &["models"], flags };
-        read(&sources).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn later_sources_win_and_the_rest_keeps_its_default() {
-        assert_eq!(with("", &[]), Ok(Some::default()));
-        let read = with("listen = '127.0.0.1:1'\n[limits]\ncalls = 3", &[("limits.calls", "5"), ("models", "a,b")]);
-        let read = read.expect("good settings");
-        assert_eq!(read.listen.port(), 1);
-        assert_eq!((read.limits.calls, read.models), (5, vec!["a".to_owned(), "b".to_owned()]));
-    }
-
-    #[test]
-    fn the_environment_wins_over_the_file() {
-        // PATH is there in every environment: `__` as the only separator makes it no setting of ours.
-        let environment = Environment::with_prefix("X").prefix_separator("__").separator("__").try_parsing(true);
-        let source = [("X__LIMITS__CALLS".to_owned(), "9".to_owned())].into_iter().collect();
-        let built = Config::builder()
-            .add_source(File::from_str("[limits]\ncalls = 3", FileFormat::Toml))
-            .add_source(environment.source(std::option::Option::Some(source)))
-            .build()
-            .expect("builds");
-        assert_eq!(built.get_int("limits.calls").ok(), std::option::Option::Some(9));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_what_is_allowed() {
-        for (file, flags, says) in [
-            ("lisen = '127.0.0.1:1'", &[][..], &["lisen", "listen"][..]),
-            ("listen = 'nowhere'", &[], &["listen", "address"]),
-            ("[limits]\ncalls = 'many'", &[], &["limits.calls", "many"]),
-            ("", &[("limits.cals", "3")], &["cals", "calls"]),
-            ("listen = ", &[], &["TOML"]),
-        ] {
-            let error = with(file, flags).expect_err(file);
-            for part in says {
-                assert!(error.contains(part), "{file:?} {flags:?} gives {error:?}, which lacks {part:?}");
-            }
-        }
-        assert!(assignment("novalue").expect_err("no =").to_string().contains("novalue"));
-    }
-
-    #[test]
-    fn what_is_printed_reads_back() {
-        let printed = print(&Some::default()).expect("prints");
-        assert_eq!(with(&printed, &[]), Ok(Some::default()));
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! Numbers of bytes in settings: `"15 MiB"`, or a whole number.
 
+use std::fmt::Formatter;
+
 use bytesize::ByteSize;
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -41,7 +44,30 @@ impl Serialize for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ByteSize::deserialize(deserializer).map(|size| Self(size.as_u64()))
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl Visitor<'_> for Reader {
+    type Value = Size;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a number of bytes such as 15 MiB or 16384000")
+    }
+
+    fn visit_u64<E: Error>(self, bytes: u64) -> Result<Size, E> {
+        Ok(Size(bytes))
+    }
+
+    fn visit_i64<E: Error>(self, bytes: i64) -> Result<Size, E> {
+        u64::try_from(bytes).map(Size).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
+        let size = text.parse::<ByteSize>().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))?;
+        Ok(Size(size.as_u64()))
     }
 }
 
@@ -68,6 +94,9 @@ mod tests {
             assert_eq!(toml::from_str::<Holder>(text).expect("reads"), holder);
         }
         assert_eq!(toml::from_str::<Holder>("size = '15 MiB'").expect("reads").size, Size::mib(15));
-        assert!(toml::from_str::<Holder>("size = 'much'").is_err());
+        for bad in ["size = 'much'", "size = -1", "size = 1.5", "size = ''", "size = '-1 MiB'"] {
+            let error = toml::from_str::<Holder>(bad).expect_err(bad).to_string();
+            assert!(error.contains("a number of bytes such as 15 MiB"), "{bad}: {error}");
+        }
     }
 }
