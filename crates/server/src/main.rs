@@ -4,9 +4,11 @@ mod calls;
 mod convert;
 mod methods;
 mod metrics;
+mod record;
 mod service;
 mod settings;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -85,7 +87,9 @@ impl Flags {
             lists: &Settings::LISTS,
             flags,
         };
-        chassis::settings::read(&sources).map_err(|error| error.to_string())
+        let settings: Settings = chassis::settings::read(&sources).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 }
 
@@ -93,7 +97,8 @@ fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("outboard-server: {reason}");
+            // Not `eprintln`: that panics when nobody reads standard error any more, and the status would say so instead.
+            let _ = writeln!(std::io::stderr(), "outboard-server: {reason}");
             ExitCode::from(UNUSABLE)
         }
     }
@@ -107,7 +112,7 @@ fn start() -> Result<(), String> {
         return Ok(());
     }
     chassis::exposure::check(settings.listen, Some(settings.auth.as_str()).filter(|auth| !auth.is_empty()))?;
-    let _logs = chassis::logs::start(&settings.log)?;
+    let logs = chassis::logs::start(&settings.log)?;
     let engine_settings = settings.engine()?;
     let library = Runtime::load(&settings.library()).map_err(|error| error.to_string())?;
     info!(version = env!("CARGO_PKG_VERSION"), library = %library.path().display(), onnxruntime = library.version(),
@@ -119,11 +124,17 @@ fn start() -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the threads could not be started: {error}"))?;
-    runtime.block_on(serve(settings, engine_settings, library))
+    runtime.block_on(serve(settings, engine_settings, library, &logs))
 }
 
-async fn serve(settings: Settings, engine: engine::Settings, library: &'static Runtime) -> Result<(), String> {
+async fn serve(
+    settings: Settings,
+    engine: engine::Settings,
+    library: &'static Runtime,
+    logs: &chassis::logs::Logs,
+) -> Result<(), String> {
     let metrics = chassis::metrics::Metrics::new("outboard-server", env!("CARGO_PKG_VERSION"));
+    logs.counted_in(&metrics);
     let ours = ServerMetrics::new(&metrics);
     let server = rpc::Server::bind(settings.listen, settings.rpc()).await;
     let server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
@@ -137,12 +148,18 @@ async fn serve(settings: Settings, engine: engine::Settings, library: &'static R
         calls: Calls::default(),
         requests: settings.log.requests,
         longest: settings.limits.longest_deadline,
+        top_k: settings.limits.top_k,
+        preview_px: settings.limits.preview_px,
         instance: uuid::Uuid::new_v4().simple().to_string(),
     };
     let (handle, drain) = rpc::Drain::new(settings.drain);
     let service = Arc::new(Services(Arc::new(methods)));
-    let serving = tokio::spawn(server.observed_by(ours).serve(service, drain));
-    chassis::signals::stop_requested().await.map_err(|error| format!("no signal handler: {error}"))?;
+    let mut serving = tokio::spawn(server.observed_by(ours).serve(service, drain));
+    tokio::select! {
+        asked = chassis::signals::stop_requested() => asked.map_err(|error| format!("no signal handler: {error}"))?,
+        // A process that serves nobody must not look alive.
+        ended = &mut serving => return Err(format!("the listener ended by itself: {ended:?}")),
+    }
     engine.drain();
     handle.start();
     handle.drained().await;

@@ -14,30 +14,42 @@ use idl::inference::{
     CancelRequest, ClassifyReply, ClassifyRequest, InferReply, InferRequest, ModelsReply, ModelsRequest,
 };
 use rpc::CallContext;
-use tracing::info;
 use units::{CallId, Deadline, RequestId};
 
 use crate::calls::Calls;
 use crate::convert;
 use crate::metrics::ServerMetrics;
+use crate::record::{About, Record, bounded};
 
 /// Labels that an answer has when the caller does not say how many.
 const TOP_K: i32 = 5;
 
-/// When a handler was done, in nanoseconds since the call was received: encoding the answer begins there.
+/// How far a handler has come: not begun, begun, or done so many nanoseconds after the call was received, which is where
+/// encoding the answer begins.
 #[derive(Clone, Default)]
 pub(crate) struct Finished(Arc<AtomicU64>);
 
 impl Finished {
-    fn mark(&self, received: Instant) {
-        let nanos = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(nanos.max(1), Ordering::Relaxed);
+    const BEGUN: u64 = 1;
+
+    fn begin(&self) {
+        self.0.store(Self::BEGUN, Ordering::Relaxed);
     }
 
-    /// How long ago that was; `None` when the handler has not come so far.
+    fn mark(&self, received: Instant) {
+        let nanos = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos.max(Self::BEGUN + 1), Ordering::Relaxed);
+    }
+
+    /// Whether the arguments could be read, so that there was something to begin with.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Self::BEGUN
+    }
+
+    /// How long ago the handler was done; `None` when it was not.
     pub(crate) fn since(&self, received: Instant) -> Option<Duration> {
         let nanos = self.0.load(Ordering::Relaxed);
-        (nanos > 0).then(|| received.elapsed().saturating_sub(Duration::from_nanos(nanos)))
+        (nanos > Self::BEGUN).then(|| received.elapsed().saturating_sub(Duration::from_nanos(nanos)))
     }
 }
 
@@ -56,16 +68,11 @@ pub(crate) struct Methods {
     pub(crate) calls: Calls,
     pub(crate) requests: Requests,
     pub(crate) longest: Duration,
+    /// Most labels in an answer, and longest edge of a preview: the engine keeps them, the messages here name them.
+    pub(crate) top_k: usize,
+    pub(crate) preview_px: u32,
     /// Names this process.
     pub(crate) instance: String,
-}
-
-/// What one log line says of a call, besides how it ended.
-#[derive(Default)]
-struct Told {
-    model: String,
-    rows: usize,
-    timing: engine::Timing,
 }
 
 impl Methods {
@@ -80,49 +87,43 @@ impl Methods {
         &self,
         method: &'static str,
         cx: Context,
+        about: About,
         request: Q,
         work: impl FnOnce(Q, RequestId, CallContext) -> W,
     ) -> Result<R, idl::fault::Fault>
     where
         Q: HasBase,
-        W: Future<Output = (Result<R, Fault>, Told)>,
+        W: Future<Output = Result<(R, engine::Timing), Fault>>,
     {
         let base = request.base();
         let request_id = RequestId::keep_or_generate(base.and_then(|base| base.request_id.as_deref()));
         let call_id = base.and_then(|base| base.call_id.as_deref()).and_then(CallId::from_slice);
         let entry = call_id.and_then(|id| self.calls.enter(cx.call.peer.connection, id));
-        let call = cx.call.clone();
-        let work = work(request, request_id.clone(), call.clone());
-        let (result, told) = match entry {
+        // Declared before the work, so dropped after it: a caller that leaves drops this whole future.
+        let record = Record::begin(self, method, cx.call.clone(), request_id.clone(), about);
+        cx.finished.begin();
+        let work = work(request, request_id.clone(), cx.call.clone());
+        let result = match entry {
             None => work.await,
             Some(mut entry) => tokio::select! {
                 done = work => done,
-                () = entry.cancelled() => (Err(Fault::cancelled("the caller cancelled the call")), Told::default()),
+                () = entry.cancelled() => Err(Fault::cancelled("the caller cancelled the call")),
             },
         };
-        let outcome = result.as_ref().map_or_else(Fault::code, |_| "ok");
-        self.metrics.call(method, result.as_ref().map_or_else(|fault| fault.kind.row().code, |_| "ok"));
-        if self.requests == Requests::All || result.is_err() {
-            let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-            info!(
-                request_id = request_id.as_str(),
-                caller = %call.peer.caller(),
-                kind = method,
-                model = told.model,
-                outcome,
-                reason = result.as_ref().err().map(|fault| fault.message.as_ref()),
-                decode_ms = millis(told.timing.decode),
-                queue_ms = millis(told.timing.queue),
-                device_ms = millis(told.timing.run),
-                total_ms = millis(call.received.elapsed()),
-                rows = told.rows,
-                batch_size = told.timing.batch_rows,
-                bytes_in = call.frame_bytes,
-                "call"
-            );
-        }
-        cx.finished.mark(call.received);
-        result.map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
+        let result = result.map_err(bounded);
+        record.end(&result);
+        cx.finished.mark(cx.call.received);
+        result.map(|(reply, _)| reply).map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
+    }
+
+    /// A number that must not be negative.
+    fn unsigned<N>(name: &'static str, value: i32, least: u32, most: N) -> Result<N, Fault>
+    where
+        N: TryFrom<i32> + std::fmt::Display,
+    {
+        N::try_from(value).map_err(|_| {
+            Fault::invalid_input(format!("{name} is {value}, allowed is {least} to {most}")).with_param(name)
+        })
     }
 
     fn find(
@@ -145,89 +146,68 @@ impl idl::Inference for Methods {
     type Context = Context;
 
     async fn models(&self, cx: Context, request: ModelsRequest) -> Result<ModelsReply, idl::fault::Fault> {
-        self.run("models", cx, request, |request, request_id, _| async move {
-            let answer = || {
-                let wanted = request.model.as_deref();
-                let with_labels = request.with_labels.unwrap_or(wanted.is_some());
-                let models = match wanted {
-                    Some(name) => vec![convert::model_info(self.engine.model(name, None)?, with_labels)],
-                    None => self.engine.models().iter().map(|model| convert::model_info(model, with_labels)).collect(),
-                };
-                Ok(ModelsReply { models: Some(models), request_id: Some(request_id.as_str().to_owned()) })
+        let about = About::new(request.model.as_deref(), 0);
+        self.run("models", cx, about, request, |request, request_id, _| async move {
+            let wanted = request.model.as_deref();
+            let with_labels = request.with_labels.unwrap_or(wanted.is_some());
+            let models = match wanted {
+                Some(name) => vec![convert::model_info(self.engine.model(name, None)?, with_labels)],
+                None => self.engine.models().iter().map(|model| convert::model_info(model, with_labels)).collect(),
             };
-            (answer(), Told::default())
+            let reply = ModelsReply { models: Some(models), request_id: Some(request_id.as_str().to_owned()) };
+            Ok((reply, engine::Timing::default()))
         })
         .await
     }
 
     async fn infer(&self, cx: Context, request: InferRequest) -> Result<InferReply, idl::fault::Fault> {
         let seen = Arc::clone(&cx.model);
-        self.run("infer", cx, request, |request, request_id, call| async move {
-            let mut told = Told { model: request.model.clone().unwrap_or_default(), rows: 1, ..Told::default() };
-            let answer = async {
-                let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
-                let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
-                let inputs = request.inputs.unwrap_or_default().into_iter().map(convert::tensor_in);
-                let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-                let outputs = request.outputs.unwrap_or_default();
-                let done = model.infer(inputs, outputs, scope).await?;
-                Ok::<_, Fault>((model, done))
+        let about = About::new(request.model.as_deref(), 1);
+        self.run("infer", cx, about, request, |request, request_id, call| async move {
+            let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
+            let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
+            let inputs = request.inputs.unwrap_or_default().into_iter().map(convert::tensor_in);
+            let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+            let done = model.infer(inputs, request.outputs.unwrap_or_default(), scope).await?;
+            let reply = InferReply {
+                outputs: Some(done.outputs.into_iter().map(convert::tensor_out).collect()),
+                model: Some(model.name().to_string()),
+                version: Some(model.version().to_owned()),
+                timing: Some(convert::timing(&done.timing)),
+                request_id: Some(request_id.as_str().to_owned()),
             };
-            match answer.await {
-                Err(fault) => (Err(fault), told),
-                Ok((model, done)) => {
-                    told.timing = done.timing;
-                    let reply = InferReply {
-                        outputs: Some(done.outputs.into_iter().map(convert::tensor_out).collect()),
-                        model: Some(model.name().to_string()),
-                        version: Some(model.version().to_owned()),
-                        timing: Some(convert::timing(&done.timing)),
-                        request_id: Some(request_id.as_str().to_owned()),
-                    };
-                    (Ok(reply), told)
-                }
-            }
+            Ok((reply, done.timing))
         })
         .await
     }
 
     async fn classify(&self, cx: Context, request: ClassifyRequest) -> Result<ClassifyReply, idl::fault::Fault> {
         let seen = Arc::clone(&cx.model);
-        self.run("classify", cx, request, |request, request_id, call| async move {
-            let images = request.images.unwrap_or_default();
-            let mut told =
-                Told { model: request.model.clone().unwrap_or_default(), rows: images.len(), ..Told::default() };
-            let answer = async {
-                let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
-                let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
-                // Negative numbers become ones that the engine refuses by name.
-                let options = ClassifyOptions {
-                    top_k: usize::try_from(request.top_k.unwrap_or(TOP_K)).unwrap_or(0),
-                    preview_px: u32::try_from(request.preview_px.unwrap_or(0)).unwrap_or(u32::MAX),
-                };
-                let done = model.classify(images, options, scope).await?;
-                Ok::<_, Fault>((model, done))
+        let about = About::new(request.model.as_deref(), request.images.as_ref().map_or(0, Vec::len));
+        self.run("classify", cx, about, request, |request, request_id, call| async move {
+            let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
+            let scope = self.scope(request.base.as_ref(), &call, model.default_deadline());
+            // What is too large is the engine's to refuse.
+            let options = ClassifyOptions {
+                top_k: Self::unsigned("top_k", request.top_k.unwrap_or(TOP_K), 1, self.top_k)?,
+                preview_px: Self::unsigned("preview_px", request.preview_px.unwrap_or(0), 0, self.preview_px)?,
             };
-            match answer.await {
-                Err(fault) => (Err(fault), told),
-                Ok((model, done)) => {
-                    told.timing = done.timing;
-                    let results = done.results.into_iter().map(|one| convert::classification(model, one));
-                    let reply = ClassifyReply {
-                        results: Some(results.collect()),
-                        model: Some(model.name().to_string()),
-                        version: Some(model.version().to_owned()),
-                        timing: Some(convert::timing(&done.timing)),
-                        request_id: Some(request_id.as_str().to_owned()),
-                    };
-                    (Ok(reply), told)
-                }
-            }
+            let done = model.classify(request.images.unwrap_or_default(), options, scope).await?;
+            let results = done.results.into_iter().map(|one| convert::classification(model, one));
+            let reply = ClassifyReply {
+                results: Some(results.collect()),
+                model: Some(model.name().to_string()),
+                version: Some(model.version().to_owned()),
+                timing: Some(convert::timing(&done.timing)),
+                request_id: Some(request_id.as_str().to_owned()),
+            };
+            Ok((reply, done.timing))
         })
         .await
     }
 
     async fn cancel(&self, cx: Context, request: CancelRequest) {
+        cx.finished.begin();
         let id = request.call_id.as_deref().and_then(CallId::from_slice);
         if let Some(id) = id {
             self.calls.cancel(cx.call.peer.connection, id);
@@ -239,7 +219,8 @@ impl idl::Inference for Methods {
 impl idl::Health for Methods {
     type Context = Context;
 
-    async fn check(&self, _cx: Context, request: CheckRequest) -> Result<CheckReply, idl::fault::Fault> {
+    async fn check(&self, cx: Context, request: CheckRequest) -> Result<CheckReply, idl::fault::Fault> {
+        cx.finished.begin();
         // Not logged: orchestrators ask every second.
         self.check_now(&request)
     }

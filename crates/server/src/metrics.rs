@@ -64,8 +64,11 @@ impl MetricConstructor<Histogram> for RowCounts {
     }
 }
 
-/// Methods that are counted; anything else is `other`.
+/// Methods that are counted by name.
 pub(crate) const METHODS: [&str; 5] = ["check", "models", "infer", "classify", "cancel"];
+
+/// The name under which all others are counted.
+pub(crate) const OTHER: &str = "other";
 
 /// All of the server's metrics.
 pub(crate) struct ServerMetrics {
@@ -114,7 +117,7 @@ impl ServerMetrics {
         let call_family = Family::<CallLabels, Counter>::default();
         let mut calls = HashMap::new();
         let outcomes = Kind::ALL.map(|kind| kind.row().code);
-        for method in METHODS.into_iter().chain(["other"]) {
+        for method in METHODS.into_iter().chain([OTHER]) {
             for outcome in outcomes.into_iter().chain(["ok"]) {
                 let handle = call_family.get_or_create(&CallLabels { method, outcome }).clone();
                 calls.insert((method, outcome), handle);

@@ -3,13 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fault::Fault;
+use fault::{Fault, Kind};
+use idl::Dispatched;
 use idl::health::CheckRequest;
 use rpc::{CallContext, CallFuture, Refusal, Service};
 use units::RequestId;
 use wire::{MessageKind, Reply, Request};
 
 use crate::methods::{Context, Finished, Methods};
+use crate::metrics::{METHODS, OTHER};
 
 /// The services of the Thrift listener.
 pub(crate) struct Services(pub(crate) Arc<Methods>);
@@ -20,12 +22,18 @@ impl Service for Services {
         let (finished, model) = (Finished::default(), Arc::new(OnceLock::new()));
         let cx = Context { call, finished: finished.clone(), model: Arc::clone(&model) };
         let methods = &self.0;
-        let handling = idl::dispatch_inference(methods, cx, request)
-            .or_else(|request, cx| idl::dispatch_health(methods, cx, request))
-            .or_unknown_method();
+        let called = METHODS.into_iter().find(|method| request.method.as_str() == *method);
+        let dispatched = idl::dispatch_inference(methods, cx, request)
+            .or_else(|request, cx| idl::dispatch_health(methods, cx, request));
+        let method = called.filter(|_| matches!(dispatched, Dispatched::Handled(_))).unwrap_or(OTHER);
+        let handling = dispatched.or_unknown_method();
         let metrics = Arc::clone(&methods.metrics);
         Box::pin(async move {
             let reply = handling.await;
+            if !finished.has_begun() {
+                // No such method, or arguments that cannot be read: no handler has counted it.
+                metrics.call(method, Kind::InvalidInput.row().code);
+            }
             if let Some(model) = model.get() {
                 let handles = metrics.model(model.name());
                 handles.read.observe(read.as_secs_f64());

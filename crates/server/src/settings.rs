@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis::Size;
+use chassis::settings::{self, SettingsError};
 use runtime::{DeviceWish, LibraryChoice};
 use serde::{Deserialize, Serialize};
 use units::ModelName;
+
+/// No wait of ours makes sense for longer, and clocks overflow somewhere beyond it.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The file `config/server.toml` shows every key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,6 +118,48 @@ impl Settings {
     /// Keys whose value outside the file is a list with commas.
     pub(crate) const LISTS: [&str; 2] = ["models", "only"];
 
+    /// # Errors
+    /// The first value out of its range, with key and range.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let limits = &self.limits;
+        let most_frame = wire::FrameLimits::MOST as u64;
+        let (frame, in_flight) = (limits.frame.as_u64(), limits.bytes_in_flight.as_u64());
+        for (key, value, allowed) in [
+            ("instances", self.instances as u64, 0..=1_024),
+            ("io_threads", self.io_threads as u64, 0..=1_024),
+            ("limits.connections", limits.connections as u64, 1..=1_000_000),
+            ("limits.calls_per_connection", limits.calls_per_connection as u64, 1..=1_000_000),
+            // Less holds no useful call.
+            ("limits.frame", frame, 1_024..=most_frame),
+            // Every frame that is allowed must fit, or its sender would be told to try again for ever.
+            ("limits.bytes_in_flight", in_flight, frame..=1 << 30),
+            ("limits.picture", limits.picture.as_u64(), 1..=most_frame),
+            ("limits.pixels", limits.pixels, 1..=1 << 32),
+            ("limits.edge", u64::from(limits.edge), 1..=1 << 20),
+            ("limits.pictures_per_call", limits.pictures_per_call as u64, 1..=4_096),
+            ("limits.top_k", limits.top_k as u64, 1..=1_000_000),
+            ("limits.preview_px", u64::from(limits.preview_px), 0..=16_384),
+            ("limits.decoded", limits.decoded.as_u64(), 1..=1 << 44),
+            ("limits.decode_threads", limits.decode_threads as u64, 0..=1_024),
+        ] {
+            settings::within(key, value, allowed)?;
+        }
+        for (key, value, least) in [
+            ("drain", self.drain, Duration::ZERO),
+            ("limits.frame_time", limits.frame_time, Duration::from_millis(1)),
+            ("limits.idle", limits.idle, Duration::from_millis(1)),
+            ("limits.write_stall", limits.write_stall, Duration::from_millis(1)),
+            ("limits.wedged_after", limits.wedged_after, Duration::from_millis(1)),
+        ] {
+            settings::within_time(key, value, least..=DAY)?;
+        }
+        settings::within_time(
+            "limits.longest_deadline",
+            limits.longest_deadline,
+            Duration::from_millis(1)..=units::LONGEST,
+        )
+    }
+
     pub(crate) fn library(&self) -> LibraryChoice {
         if self.onnxruntime.is_empty() {
             LibraryChoice::Search
@@ -190,5 +236,33 @@ mod tests {
         let printed = chassis::settings::print(&Settings::default()).expect("prints");
         let read: Settings = toml::from_str(&printed).expect("reads");
         assert_eq!(chassis::settings::print(&read).expect("prints"), printed);
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_named_with_the_range() {
+        type Change = fn(&mut Settings);
+        let wrong: [(Change, &str); 8] = [
+            (|it| it.limits.frame = Size::bytes(0), "`limits.frame` is 0, allowed is 1024 to 268435455"),
+            (
+                |it| it.limits.bytes_in_flight = Size::mib(1),
+                "`limits.bytes_in_flight` is 1048576, allowed is 16384000 to",
+            ),
+            (|it| it.limits.connections = 0, "`limits.connections` is 0, allowed is 1 to"),
+            (|it| it.limits.calls_per_connection = 0, "`limits.calls_per_connection` is 0"),
+            (|it| it.limits.top_k = 0, "`limits.top_k` is 0"),
+            (|it| it.io_threads = 5_000, "`io_threads` is 5000, allowed is 0 to 1024"),
+            (
+                |it| it.limits.longest_deadline = Duration::ZERO,
+                "`limits.longest_deadline` is 0ns, allowed is 1ms to 600s",
+            ),
+            (|it| it.drain = Duration::MAX, "`drain` is"),
+        ];
+        assert!(Settings::default().check().is_ok());
+        for (change, says) in wrong {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            let error = settings.check().expect_err(says).to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

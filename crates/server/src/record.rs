@@ -1,0 +1,146 @@
+//! What is told of one call: the log line and the counter, once, however it ends.
+//!
+//! Why a type of its own: a caller that leaves drops the handler half-way, and what drops is the only one to notice.
+//! Promises: nothing that a caller wrote makes a log line or an answer long; the names of `request_id` and `model` are cut
+//! or checked, messages of faults are cut.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use chassis::logs::Requests;
+use fault::{Fault, Kind};
+use rpc::CallContext;
+use tracing::info;
+use units::RequestId;
+
+use crate::methods::Methods;
+
+/// Most bytes of a fault's message: those of ours have at most a few hundred, and what callers wrote stands in them.
+const MESSAGE: usize = 1_024;
+
+/// Most bytes of a name that came from outside: longer than any model's or tensor's that can be served.
+const NAME: usize = 128;
+
+/// What a call is about, as far as its request says.
+pub(crate) struct About {
+    model: String,
+    rows: usize,
+}
+
+impl About {
+    pub(crate) fn new(model: Option<&str>, rows: usize) -> Self {
+        Self { model: start_of(model.unwrap_or_default(), NAME).to_owned(), rows }
+    }
+}
+
+/// A call that has not ended yet. Dropped without [`Record::end`] it was cut: its caller left, or its handler panicked.
+pub(crate) struct Record<'a> {
+    methods: &'a Methods,
+    method: &'static str,
+    call: CallContext,
+    request_id: RequestId,
+    about: About,
+    ended: bool,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn begin(
+        methods: &'a Methods,
+        method: &'static str,
+        call: CallContext,
+        request_id: RequestId,
+        about: About,
+    ) -> Self {
+        Self { methods, method, call, request_id, about, ended: false }
+    }
+
+    pub(crate) fn end<R>(mut self, result: &Result<(R, engine::Timing), Fault>) {
+        self.ended = true;
+        match result {
+            Ok((_, timing)) => self.tell(None, timing),
+            Err(fault) => self.tell(Some(fault), &engine::Timing::default()),
+        }
+    }
+
+    fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing) {
+        let methods = self.methods;
+        methods.metrics.call(self.method, fault.map_or("ok", |fault| fault.kind.row().code));
+        if methods.requests == Requests::Failures && fault.is_none() {
+            return;
+        }
+        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        info!(
+            request_id = self.request_id.as_str(),
+            caller = %self.call.peer.caller(),
+            kind = self.method,
+            model = self.about.model,
+            outcome = fault.map_or("ok", Fault::code),
+            reason = fault.map(|fault| fault.message.as_ref()),
+            decode_ms = millis(timing.decode),
+            queue_ms = millis(timing.queue),
+            device_ms = millis(timing.run),
+            total_ms = millis(self.call.received.elapsed()),
+            rows = self.about.rows,
+            batch_size = timing.batch_rows,
+            bytes_in = self.call.frame_bytes,
+            "call"
+        );
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let why = if std::thread::panicking() {
+            Fault::new(Kind::Internal, "the handler panicked")
+        } else {
+            Fault::new(Kind::Cancelled, "the caller left, or the drain ended")
+        };
+        self.tell(Some(&why), &engine::Timing::default());
+    }
+}
+
+/// The same fault with a message and a parameter that are short enough to log and to send.
+pub(crate) fn bounded(mut fault: Fault) -> Fault {
+    shorten(&mut fault.message, MESSAGE);
+    if let Some(param) = &mut fault.param {
+        shorten(param, NAME);
+    }
+    fault
+}
+
+fn shorten(text: &mut Cow<'static, str>, most: usize) {
+    if text.len() > most {
+        *text = format!("{} ...", start_of(text, most)).into();
+    }
+}
+
+/// As much of the beginning as fits and is whole characters.
+fn start_of(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_callers_write_is_cut_between_characters() {
+        assert_eq!([start_of("", 3), start_of("mnist", 5), start_of("mnist", 3)], ["", "mnist", "mni"]);
+        assert_eq!(start_of("\u{e9}\u{e9}", 3), "\u{e9}");
+        assert_eq!(About::new(Some(&"\u{1f600}".repeat(1_000_000)), 1).model.len(), NAME);
+        assert_eq!(About::new(None, 1).model, "");
+    }
+
+    #[test]
+    fn a_fault_never_answers_megabytes_with_megabytes() {
+        let long = "\u{20ac}".repeat(3_000_000);
+        let fault = bounded(Fault::invalid_input(format!("no input `{long}`")).with_param(long.clone()));
+        assert!(fault.message.len() <= MESSAGE + 4 && fault.message.ends_with(" ..."), "{}", fault.message.len());
+        assert!(fault.param.as_deref().is_some_and(|param| param.len() <= NAME + 4));
+        let short = Fault::invalid_input("top_k is 0").with_param("top_k");
+        assert_eq!(bounded(short.clone()), short);
+    }
+}
