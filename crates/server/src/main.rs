@@ -89,6 +89,8 @@ impl Flags {
         };
         let settings: Settings = chassis::settings::read(&sources).map_err(|error| error.to_string())?;
         settings.check().map_err(|error| error.to_string())?;
+        // What these texts mean is the engine's matter; whether they mean anything is known here already.
+        settings.engine()?;
         Ok(settings)
     }
 }

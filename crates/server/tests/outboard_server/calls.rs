@@ -1,0 +1,181 @@
+//! Calls, from the caller's side and from the operator's.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use idl::base::Base;
+use idl::fault::{Fault, FaultCode};
+use idl::health::{CheckRequest, ServingStatus};
+use idl::inference::{CancelRequest, ClassifyRequest, DataType, InferRequest, ModelsRequest, Tensor};
+use idl::methods;
+
+use crate::program::{Answer, Running, answer, call, repository};
+
+fn picture(name: &str) -> Bytes {
+    std::fs::read(repository().join("models/testdata").join(name)).unwrap().into()
+}
+
+fn classify(request_id: &str) -> ClassifyRequest {
+    ClassifyRequest {
+        base: Some(Base { request_id: Some(request_id.to_owned()), ..Base::default() }),
+        model: Some("mnist".to_owned()),
+        images: Some(vec![picture("shoe.png")]),
+        ..ClassifyRequest::default()
+    }
+}
+
+#[track_caller]
+fn fault<R: std::fmt::Debug>(answer: Answer<R>) -> Fault {
+    answer.unwrap().unwrap_err()
+}
+
+#[test]
+fn a_call_is_answered_counted_and_logged_once_with_its_id() {
+    let server = Running::start(&[]);
+    let reply = server.call(&methods::CLASSIFY, &classify("the-callers-own-id")).unwrap().unwrap();
+    assert_eq!(reply.request_id.as_deref(), Some("the-callers-own-id"));
+    assert_eq!(reply.results.unwrap()[0].labels.as_ref().map(Vec::len), Some(5));
+    let health = server.call(&methods::CHECK, &CheckRequest::default()).unwrap().unwrap();
+    assert_eq!((health.status, health.live), (Some(ServingStatus::SERVING), Some(true)));
+    assert_eq!(server.metric("outboard_server_calls_total{method=\"classify\",outcome=\"ok\"}"), 1.0);
+    for phase in ["read", "decode", "queue", "run", "encode"] {
+        let series = format!("outboard_server_phase_seconds_count{{model=\"mnist\",phase=\"{phase}\"}}");
+        assert_eq!(server.metric(&series), 1.0, "{phase}");
+    }
+    let (status, log) = server.stop();
+    assert_eq!(status, Some(0), "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("the-callers-own-id")).collect();
+    let [line] = lines[..] else { panic!("one line for one call: {lines:?}") };
+    for field in ["caller", "model", "kind", "queue_ms", "device_ms", "total_ms", "batch_size", "bytes_in", "outcome"] {
+        assert!(line.contains(&format!("\"{field}\":")), "{field} is not in {line}");
+    }
+}
+
+/// Calls whose caller had gone were neither counted nor logged: the handler was dropped before it came to that.
+#[test]
+fn a_call_whose_caller_leaves_is_counted_and_logged_like_any_other() {
+    const CALLS: usize = 20;
+    let mut server = Running::start(&[]);
+    let large = vec![picture("coffee.jpg"); 16];
+    for n in 0..CALLS {
+        let request = ClassifyRequest { images: Some(large.clone()), ..classify(&format!("leaving-{n:03}")) };
+        let mut stream = server.connect();
+        stream.write_all(&call("classify", &request)).unwrap();
+    }
+    let all = "outboard_server_calls_total{method=\"classify\"";
+    server.wait_until("count of every call", |it| it.metric(all) >= CALLS as f64);
+    assert_eq!(server.metric(all), CALLS as f64);
+    let (status, log) = server.stop();
+    assert_eq!(status, Some(0));
+    for n in 0..CALLS {
+        assert_eq!(log.matches(&format!("\"leaving-{n:03}\"")).count(), 1, "leaving-{n:03}");
+    }
+}
+
+#[test]
+fn calls_that_cannot_be_read_are_counted_and_answered() {
+    let server = Running::start(&[]);
+    let mut stream = server.connect();
+    stream.write_all(&call("frobnicate", &CheckRequest::default())).unwrap();
+    assert!(
+        answer(&mut stream)
+            .result::<idl::health::CheckReply, Fault>()
+            .is_err_and(|error| error.to_string().contains("frobnicate"))
+    );
+    // Field 1 of the arguments is a struct with a field of a type that does not exist; the length is made right.
+    let good = call("classify", &ClassifyRequest::default());
+    let mut bad = good[..good.len() - 2].to_vec();
+    bad.extend_from_slice(&[99, 0]);
+    stream.write_all(&bad).unwrap();
+    assert!(answer(&mut stream).result::<idl::health::CheckReply, Fault>().is_err());
+    // The connection is still of use.
+    stream.write_all(&call("check", &CheckRequest::default())).unwrap();
+    assert!(answer(&mut stream).result::<idl::health::CheckReply, Fault>().is_ok());
+    for method in ["other", "classify"] {
+        let series = format!("outboard_server_calls_total{{method=\"{method}\",outcome=\"invalid_input\"}}");
+        assert_eq!(server.metric(&series), 1.0, "{method}");
+    }
+}
+
+#[test]
+fn what_a_caller_writes_swells_neither_the_log_nor_the_answer() {
+    let long = "x".repeat(4_000_000);
+    let server = Running::start(&[]);
+    let tensor = |data_type| Tensor { name: Some(long.clone()), data_type, shape: Some(vec![1]), ..Tensor::default() };
+    let infer = |data_type| InferRequest {
+        model: Some("mnist".to_owned()),
+        inputs: Some(vec![tensor(data_type)]),
+        ..InferRequest::default()
+    };
+    let faults = [
+        fault(
+            server.call(&methods::CLASSIFY, &ClassifyRequest { model: Some(long.clone()), ..classify("long-model") }),
+        ),
+        fault(
+            server
+                .call(&methods::CLASSIFY, &ClassifyRequest { version: Some(long.clone()), ..classify("long-version") }),
+        ),
+        fault(server.call(&methods::INFER, &infer(Some(DataType::F32)))),
+        fault(server.call(&methods::INFER, &infer(None))),
+        fault(server.call(&methods::MODELS, &ModelsRequest { model: Some(long.clone()), ..ModelsRequest::default() })),
+        fault(server.call(&methods::CHECK, &CheckRequest { model: Some(long.clone()), ..CheckRequest::default() })),
+    ];
+    let reply = server.call(&methods::CLASSIFY, &classify(&long)).unwrap().unwrap();
+    assert_eq!(reply.request_id.map(|id| id.len()), Some(32), "an id that is no sane one is replaced");
+    for fault in faults {
+        let bytes = [&fault.message, &fault.param, &fault.request_id].map(|text| text.as_ref().map_or(0, String::len));
+        assert!(bytes.iter().sum::<usize>() < 2_000, "{bytes:?}");
+    }
+    let (_, log) = server.stop();
+    let longest = log.lines().map(str::len).max();
+    assert!(longest < Some(2_500), "{longest:?}");
+}
+
+#[test]
+fn a_number_is_named_as_it_was_sent() {
+    let server = Running::start(&["limits.top_k=7", "limits.preview_px=64", "limits.pictures_per_call=2"]);
+    let mut pictures = classify("too-many-pictures");
+    pictures.images = Some(vec![picture("shoe.png"); 3]);
+    for (request, code, says) in [
+        (
+            ClassifyRequest { top_k: Some(-3), ..classify("top-k-negative") },
+            FaultCode::INVALID_INPUT,
+            "top_k is -3, allowed is 1 to 7",
+        ),
+        (
+            ClassifyRequest { top_k: Some(0), ..classify("top-k-zero") },
+            FaultCode::INVALID_INPUT,
+            "top_k is 0, allowed is 1 to 7",
+        ),
+        (
+            ClassifyRequest { top_k: Some(8), ..classify("top-k-large") },
+            FaultCode::INVALID_INPUT,
+            "top_k is 8, allowed is 1 to 7",
+        ),
+        (
+            ClassifyRequest { preview_px: Some(-1), ..classify("preview-negative") },
+            FaultCode::INVALID_INPUT,
+            "preview_px is -1, allowed is 0 to 64",
+        ),
+        (
+            ClassifyRequest { preview_px: Some(65), ..classify("preview-large") },
+            FaultCode::INVALID_INPUT,
+            "preview_px is 65, allowed is 0 to 64",
+        ),
+        (pictures, FaultCode::TOO_LARGE, "3 pictures in one call, the limit is 2"),
+    ] {
+        let fault = fault(server.call(&methods::CLASSIFY, &request));
+        assert_eq!((fault.code, fault.message.as_deref()), (Some(code), Some(says)));
+    }
+}
+
+#[test]
+fn cancelling_what_is_not_there_is_answered_with_silence() {
+    let server = Running::start(&[]);
+    let mut stream = server.connect();
+    for call_id in [Some(Bytes::from_static(&[1; 16])), Some(Bytes::from_static(b"short")), None] {
+        stream.write_all(&call("cancel", &CancelRequest { call_id, ..CancelRequest::default() })).unwrap();
+    }
+    stream.write_all(&call("check", &CheckRequest::default())).unwrap();
+    assert_eq!(answer(&mut stream).method.as_str(), "check");
+}

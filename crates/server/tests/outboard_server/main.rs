@@ -1,0 +1,7 @@
+//! The real `outboard-server`, with a model from the tree: what is counted, what is logged, and how it ends.
+
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod program;
+mod settings;
