@@ -5,11 +5,11 @@ use std::io::Write as _;
 use bytes::Bytes;
 use idl::base::Base;
 use idl::fault::{Fault, FaultCode};
-use idl::health::{CheckRequest, ServingStatus};
-use idl::inference::{CancelRequest, ClassifyRequest, DataType, InferRequest, ModelsRequest, Tensor};
+use idl::health::{CheckReply, CheckRequest, ServingStatus};
+use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, DataType, InferRequest, ModelsRequest, Tensor};
 use idl::methods;
 
-use crate::program::{Answer, Running, answer, call, repository};
+use crate::program::{Answer, Running, answer, call, numbered, repository};
 
 fn picture(name: &str) -> Bytes {
     std::fs::read(repository().join("models/testdata").join(name)).unwrap().into()
@@ -78,19 +78,17 @@ fn calls_that_cannot_be_read_are_counted_and_answered() {
     let mut stream = server.connect();
     stream.write_all(&call("frobnicate", &CheckRequest::default())).unwrap();
     assert!(
-        answer(&mut stream)
-            .result::<idl::health::CheckReply, Fault>()
-            .is_err_and(|error| error.to_string().contains("frobnicate"))
+        answer(&mut stream).result::<CheckReply, Fault>().is_err_and(|error| error.to_string().contains("frobnicate"))
     );
     // Field 1 of the arguments is a struct with a field of a type that does not exist; the length is made right.
     let good = call("classify", &ClassifyRequest::default());
     let mut bad = good[..good.len() - 2].to_vec();
     bad.extend_from_slice(&[99, 0]);
     stream.write_all(&bad).unwrap();
-    assert!(answer(&mut stream).result::<idl::health::CheckReply, Fault>().is_err());
+    assert!(answer(&mut stream).result::<CheckReply, Fault>().is_err());
     // The connection is still of use.
     stream.write_all(&call("check", &CheckRequest::default())).unwrap();
-    assert!(answer(&mut stream).result::<idl::health::CheckReply, Fault>().is_ok());
+    assert!(answer(&mut stream).result::<CheckReply, Fault>().is_ok());
     for method in ["other", "classify"] {
         let series = format!("outboard_server_calls_total{{method=\"{method}\",outcome=\"invalid_input\"}}");
         assert_eq!(server.metric(&series), 1.0, "{method}");
@@ -178,4 +176,83 @@ fn cancelling_what_is_not_there_is_answered_with_silence() {
     }
     stream.write_all(&call("check", &CheckRequest::default())).unwrap();
     assert_eq!(answer(&mut stream).method.as_str(), "check");
+}
+
+/// A call that takes long: one thread decodes its pictures after those of all that came before.
+fn slow(request_id: &str) -> ClassifyRequest {
+    let mut request = classify(request_id);
+    request.images = Some(vec![picture("coffee.jpg"); 16]);
+    request.base.as_mut().unwrap().timeout_ms = Some(300_000);
+    request
+}
+
+#[test]
+fn a_call_is_cancelled_by_its_own_connection_only() {
+    let server = Running::start(&["limits.decode_threads=1"]);
+    let id = Bytes::from_static(&[9; 16]);
+    let cancel = CancelRequest { call_id: Some(id.clone()), ..CancelRequest::default() };
+    let mut busy = server.connect();
+    busy.write_all(&call("classify", &slow("keeps-the-decoder-busy"))).unwrap();
+    let mut request = slow("to-be-cancelled");
+    request.base.as_mut().unwrap().call_id = Some(id);
+
+    let mut stranger = server.connect();
+    stranger.write_all(&call("cancel", &cancel)).unwrap();
+    let mut owner = server.connect();
+    owner.write_all(&[call("classify", &request), call("cancel", &cancel)].concat()).unwrap();
+    let fault = fault(answer(&mut owner).result::<ClassifyReply, Fault>());
+    assert_eq!((fault.code, fault.request_id.as_deref()), (Some(FaultCode::CANCELLED), Some("to-be-cancelled")));
+
+    // The same id from elsewhere stops nothing.
+    owner.write_all(&call("classify", &request)).unwrap();
+    stranger.write_all(&call("cancel", &cancel)).unwrap();
+    assert!(answer(&mut owner).result::<ClassifyReply, Fault>().unwrap().is_ok());
+    assert!(answer(&mut busy).result::<ClassifyReply, Fault>().unwrap().is_ok());
+}
+
+#[test]
+fn a_drain_answers_health_refuses_the_new_and_finishes_the_old() {
+    const OLD: usize = 24;
+    let mut server = Running::start(&["limits.decode_threads=1"]);
+    let mut old: Vec<_> = (0..OLD).map(|_| server.connect()).collect();
+    for (n, stream) in old.iter_mut().enumerate() {
+        stream.write_all(&call("classify", &slow(&format!("old-call-{n:02}")))).unwrap();
+    }
+    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= OLD as f64);
+    server.terminate();
+    server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
+
+    // The last one to be served; rpc closes connections without calls at once. Other numbers, or the answers would wait.
+    let asking = old.last_mut().unwrap();
+    asking.write_all(&numbered("check", 8, &CheckRequest::default())).unwrap();
+    let health = answer(asking).result::<CheckReply, Fault>().unwrap().unwrap();
+    assert_eq!((health.status, health.live), (Some(ServingStatus::DRAINING), Some(true)));
+    asking.write_all(&numbered("classify", 9, &classify("new-call"))).unwrap();
+    let refused = fault(answer(asking).result::<ClassifyReply, Fault>());
+    assert_eq!(refused.code, Some(FaultCode::UNAVAILABLE));
+    assert!(refused.retry_after_ms > Some(0), "{refused:?}");
+    // By HTTP anybody can ask, to the end.
+    let [ready, live] = ["/health/ready", "/health/live"].map(|path| server.page(path).unwrap());
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("draining"), "{ready}");
+    assert!(live.starts_with("HTTP/1.1 200 "), "{live}");
+
+    for stream in &mut old {
+        assert!(answer(stream).result::<ClassifyReply, Fault>().unwrap().is_ok());
+    }
+    let (status, log) = server.ended();
+    assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Running::start(&["limits.decode_threads=1"]);
+    let mut busy: Vec<_> = (0..24).map(|_| server.connect()).collect();
+    for stream in &mut busy {
+        stream.write_all(&call("classify", &slow("left-behind"))).unwrap();
+    }
+    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= 24.0);
+    server.terminate();
+    server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
+    server.terminate();
+    assert_eq!(server.ended().0, Some(130));
 }

@@ -102,12 +102,21 @@ impl Running {
         answer(&mut stream).result()
     }
 
-    /// Sends SIGTERM, waits, and gives the status.
-    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end, and gives the status and all that it logged.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         (status.code(), self.log())
+    }
+
+    pub(crate) fn stop(self) -> (Option<i32>, String) {
+        self.terminate();
+        self.ended()
     }
 }
 
@@ -121,7 +130,12 @@ impl Drop for Running {
 
 /// A framed call.
 pub(crate) fn call<Q: TSerializable>(name: &str, request: &Q) -> Bytes {
-    wire::encode_call(Protocol::Binary, name, 7, MessageKind::Call, request).unwrap().to_bytes()
+    numbered(name, 7, request)
+}
+
+/// The same with a sequence number: calls with equal ones are answered in order.
+pub(crate) fn numbered<Q: TSerializable>(name: &str, seqid: i32, request: &Q) -> Bytes {
+    wire::encode_call(Protocol::Binary, name, seqid, MessageKind::Call, request).unwrap().to_bytes()
 }
 
 pub(crate) fn answer(stream: &mut TcpStream) -> Response {
