@@ -52,7 +52,8 @@ pub(crate) struct Probe {
     /// How long to wait for each answer, such as 500ms.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
-    /// Only whether the process is alive: loading and draining are, a hanging worker is not.
+    /// Only whether the process is alive: loading is, a hanging worker is not. A draining server takes no new
+    /// connection on its Thrift port; its admin address (http://HOST:9091) answers to the end.
     #[arg(long)]
     pub(crate) live: bool,
     /// Run one real inference on every model as well.
@@ -90,6 +91,8 @@ pub(crate) enum Call {
         target: Target,
     },
     /// Says what pictures show.
+    #[command(after_help = "Examples:\n  outboard call classify shoe.png --model fashion-mnist\n  \
+                            outboard call classify *.jpg --model efficientnet-lite0 --top-k 3 --json")]
     Classify {
         /// Picture files.
         #[arg(required = true)]
@@ -126,6 +129,8 @@ pub(crate) enum Call {
 #[derive(Subcommand)]
 pub(crate) enum Models {
     /// Loads the models in these folders and says what would be served.
+    #[command(after_help = "Exit status: 0 when every model can be served, else 1.\n\nExamples:\n  \
+                            outboard models check models\n  outboard models check models/mnist")]
     Check {
         /// Model folders, or folders of them.
         #[arg(required = true)]

@@ -9,6 +9,7 @@ mod probe;
 mod say;
 mod tensor_text;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Not `eprintln`: that panics when nobody reads standard error, and the status would be lost.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(&failure)
         }
     }

@@ -72,7 +72,14 @@ fn wrong_usage_is_2_and_says_how() {
 
 #[test]
 fn every_help_text_has_an_example_or_says_the_exit_statuses() {
-    for command in [&["--help"][..], &["probe", "--help"], &["call", "--help"], &["call", "infer", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["probe", "--help"],
+        &["call", "--help"],
+        &["call", "infer", "--help"],
+        &["call", "classify", "--help"],
+        &["models", "check", "--help"],
+    ] {
         let help = outboard(command).with(0).out;
         assert!(
             help.contains("outboard ")
@@ -102,4 +109,13 @@ fn a_reader_that_leaves_is_no_error() {
     let ended = outboard.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0));
     assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn the_status_survives_when_nobody_reads_the_errors() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let arguments = ["probe", &refused()];
+    let status = Command::new(env!("CARGO_BIN_EXE_outboard")).args(arguments).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(3));
 }
