@@ -10,7 +10,7 @@ use units::{Deadline, ModelName};
 use vision::Recipe;
 
 use crate::decoding::{Decoded, Held, Prepared, prepare};
-use crate::job::{Answer, Outcome, Want, Work};
+use crate::job::{Answer, Floats, Outcome, Want, Work};
 use crate::lane::Promise;
 use crate::model::{Model, Serving, fault_of};
 use crate::observe::{Event, Phase};
@@ -159,7 +159,7 @@ impl Model {
         }
         let decode = begin.elapsed();
         let want = Want::Best { top_k: options.top_k, activation: self.activation() };
-        let work = Work::Rows { data, want, _room: Some(room) };
+        let work = Work::Rows { data: Floats::Made(data), want, _room: Some(room) };
         let answer = serving.lane().submit(work, rows, serving.joins(), deadline, Some(promise)).await?;
         let Answer { outcome, queue, run, batch_rows } = answer;
         let outcome = outcome.map_err(|error| fault_of(error, self.name(), run))?;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fault::Fault;
-use runtime::{DType, Tensor};
+use runtime::{DType, Data, Tensor};
 
-use crate::job::{Outcome, Want, Work};
+use crate::job::{Floats, Outcome, Want, Work};
 use crate::model::{Model, Serving, fault_of};
 use crate::{CallScope, Timing};
 
@@ -34,7 +35,10 @@ impl Model {
         let serving = self.serving()?;
         self.check_names(serving, &inputs, &outputs)?;
         let (work, rows, joins) = match self.as_rows(serving, &inputs, &outputs) {
-            Some((data, rows, wanted)) => (Work::Rows { data, want: Want::Outputs(wanted), _room: None }, rows, true),
+            Some((data, rows, wanted)) => {
+                let want = Want::Outputs(wanted);
+                (Work::Rows { data: Floats::Came(data), want, _room: None }, rows, true)
+            }
             None => (Work::Tensors { inputs, outputs }, 1, false),
         };
         let answer = serving.lane().submit(work, rows, joins, call.deadline, None).await?;
@@ -86,7 +90,7 @@ impl Model {
         serving: &Serving,
         inputs: &[(String, Tensor)],
         outputs: &[String],
-    ) -> Option<(Vec<f32>, usize, Vec<usize>)> {
+    ) -> Option<(Bytes, usize, Vec<usize>)> {
         let form = serving.rows().filter(|_| serving.joins())?;
         let [(_, tensor)] = inputs else { return None };
         let rows =
@@ -100,6 +104,9 @@ impl Model {
         let wanted =
             if outputs.is_empty() { all() } else { outputs.iter().map(position).collect::<Option<Vec<_>>>()? };
         wanted.iter().all(|at| serving.outputs()[*at].dtype == DType::F32).then_some(())?;
-        Some((tensor.to_f32()?, rows, wanted))
+        match &tensor.data {
+            Data::Bytes(bytes) => Some((bytes.clone(), rows, wanted)),
+            Data::Strings(_) => None,
+        }
     }
 }

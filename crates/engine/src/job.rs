@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use model_store::Activation;
 use runtime::{RunError, Tensor};
 use tokio::sync::oneshot;
@@ -13,13 +14,40 @@ use crate::scores::Scored;
 pub(crate) enum Work {
     /// Rows of the model's one float input, which may share a run with others.
     Rows {
-        data: Vec<f32>,
+        data: Floats,
         want: Want,
         /// The memory of `data`, counted until the run has ended, even when its caller has left.
         _room: Option<Held>,
     },
     /// Named tensors, which run alone.
     Tensors { inputs: Vec<(String, Tensor)>, outputs: Vec<String> },
+}
+
+/// The elements of rows.
+pub(crate) enum Floats {
+    /// Made here, in a buffer of [`crate::buffers::Buffers`].
+    Made(Vec<f32>),
+    /// As they came, little-endian, wherever they lie in the caller's message: the worker copies them when their turn has
+    /// come, into memory that is in its cache already, so that waiting rows are in memory once.
+    Came(Bytes),
+}
+
+impl Floats {
+    /// The elements where they lie; `None` when they lie unaligned.
+    pub(crate) fn in_place(&self) -> Option<&[f32]> {
+        match self {
+            Self::Made(floats) => Some(floats),
+            Self::Came(bytes) => bytemuck::try_cast_slice(bytes).ok(),
+        }
+    }
+
+    /// Copies the elements to the end of `to`.
+    pub(crate) fn append(&self, to: &mut Vec<f32>) {
+        match self {
+            Self::Made(floats) => to.extend_from_slice(floats),
+            Self::Came(bytes) => to.extend(bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk))),
+        }
+    }
 }
 
 /// What the caller of [`Work::Rows`] wants of a run.
@@ -50,4 +78,32 @@ pub(crate) struct Answer {
 pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_read_the_same_wherever_they_lie() {
+        let values = [1.5_f32, -2.0, f32::MIN_POSITIVE];
+        let mut message = vec![0_u8; 4];
+        values.iter().for_each(|value| message.extend_from_slice(&value.to_le_bytes()));
+        message.extend([0; 4]);
+        let whole = Bytes::from(message);
+        let mut in_place = 0;
+        for shift in 0..4 {
+            let moved = Bytes::from([&vec![0; shift][..], &whole].concat());
+            let floats = Floats::Came(moved.slice(shift + 4..shift + 16));
+            if let Some(there) = floats.in_place() {
+                in_place += 1;
+                assert_eq!(there, values);
+            }
+            let mut copied = vec![7.0];
+            floats.append(&mut copied);
+            assert_eq!(copied, [&[7.0], &values[..]].concat());
+        }
+        assert_eq!(in_place, 1, "one of four places is aligned");
+        assert_eq!(Floats::Made(values.to_vec()).in_place(), Some(&values[..]));
+    }
 }

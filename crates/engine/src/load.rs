@@ -18,8 +18,9 @@ use crate::state::State;
 use crate::warm_up::{self, Clock, Watch};
 use crate::worker::{Crew, Rows, work};
 
-/// A session with all cores is kept for single rows when it is at least this much quicker than one with one core.
-const WIDE_PAYS: f64 = 1.25;
+/// A session with all cores is kept for single rows when it is at least this much quicker than one with one core. It runs only
+/// when nothing else does, so that what it costs beyond that is nobody's.
+const WIDE_PAYS: f64 = 1.15;
 /// ... and a run takes at least this: below it, waking the other cores costs what they save.
 const WIDE_FROM: Duration = Duration::from_millis(1);
 
@@ -214,11 +215,8 @@ fn wide(
     }
     let options = SessionOptions { intra_threads: 0, ..options.clone() };
     let mut wide = blueprint.session(&options).map_err(|error| RunError::Failed(error.to_string()))?;
-    // Both now and by the wall's clock, which is what a caller waits for.
-    let time_of = |session: &mut Session| {
-        let measured = warm_up::measure(session, form, &[1], MEASURE_CPU, Clock::Wall, stop)?;
-        Ok(measured.curve.first().map_or(f64::INFINITY, |(_, time)| time.as_secs_f64()))
-    };
-    let pays = time_of(narrow)? >= time_of(&mut wide)? * WIDE_PAYS;
+    let [one_core, all_cores] = warm_up::race([narrow, &mut wide], form, stop)?;
+    let pays = one_core.as_secs_f64() >= all_cores.as_secs_f64() * WIDE_PAYS;
+    info!(model = %blueprint.path().display(), ?one_core, ?all_cores, pays, "a single row, with one core and with all");
     Ok(pays.then_some(wide))
 }

@@ -11,7 +11,7 @@ use runtime::{DType, RowsOut, RunError, Session, Stop, Tensor};
 use scheduler::Entry;
 
 use crate::buffers::Buffers;
-use crate::job::{Answer, Job, Outcome, Want, Work};
+use crate::job::{Answer, Floats, Job, Outcome, Want, Work};
 use crate::lane::{Batch, Lane};
 use crate::scores;
 
@@ -98,7 +98,7 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
         let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
         let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows };
         let Job { work, reply } = entry.payload;
-        if let Work::Rows { data, .. } = work {
+        if let Work::Rows { data: Floats::Made(data), .. } = work {
             crew.buffers.give(data);
         }
         // An error here means that the caller has gone.
@@ -129,15 +129,16 @@ fn run_rows(
         Work::Rows { data, want, .. } => Some((data, want, entry.rows)),
         Work::Tensors { .. } => None,
     });
-    // A single request runs from where it lies.
-    let data: &[f32] = match entries {
-        [Entry { payload: Job { work: Work::Rows { data, .. }, .. }, .. }] => data,
-        _ => {
-            gathered.clear();
-            parts.clone().for_each(|(data, ..)| gathered.extend_from_slice(data));
-            gathered
-        }
+    // A single request runs from where it lies, if that is possible.
+    let in_place = match entries {
+        [Entry { payload: Job { work: Work::Rows { data, .. }, .. }, .. }] => data.in_place(),
+        _ => None,
     };
+    let data = in_place.unwrap_or_else(|| {
+        gathered.clear();
+        parts.clone().for_each(|(data, ..)| data.append(gathered));
+        gathered
+    });
     let mut needed: Vec<usize> = parts
         .clone()
         .flat_map(|(_, want, _)| match want {

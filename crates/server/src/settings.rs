@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) instances: usize,
     /// ONNX Runtime's library or its folder; empty looks where `scripts/onnxruntime` puts it.
     pub(crate) onnxruntime: String,
-    /// Threads for connections; 0 is one for each core, at most 4.
+    /// Threads for connections; 0 is one for each two cores, at least 1, at most 4.
     pub(crate) io_threads: usize,
     /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
     pub(crate) auth: String,
@@ -170,7 +170,7 @@ impl Settings {
 
     pub(crate) fn io_threads(&self) -> usize {
         // More than four serve no more calls than the models behind them can answer.
-        if self.io_threads > 0 { self.io_threads } else { cores().min(4) }
+        if self.io_threads > 0 { self.io_threads } else { (cores() / 2).clamp(1, 4) }
     }
 
     pub(crate) fn rpc(&self) -> rpc::ServerLimits {

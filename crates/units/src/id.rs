@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// Why a text is not an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +25,13 @@ impl RequestId {
     /// A new id: 32 hexadecimal digits that sort by time (UUIDv7).
     #[must_use]
     pub fn generate() -> Self {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        // Nothing is guarded by an id, so its random part needs no system call.
+        let random = std::array::from_fn(|_| fastrand::u8(..));
         let mut buffer = Uuid::encode_buffer();
-        Self(Arc::from(&*Uuid::now_v7().simple().encode_lower(&mut buffer)))
+        let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        Self(Arc::from(&*id.simple().encode_lower(&mut buffer)))
     }
 
     /// An id that came from outside.
@@ -70,7 +76,8 @@ impl CallId {
     /// A random id.
     #[must_use]
     pub fn random() -> Self {
-        Self(*Uuid::new_v4().as_bytes())
+        // A call can be cancelled by the connection that made it alone, so nobody gains by guessing.
+        Self(fastrand::u128(..).to_ne_bytes())
     }
 
     /// The id in `bytes`, when there are exactly 16.
