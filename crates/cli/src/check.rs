@@ -37,7 +37,10 @@ fn find(folder: &Path) -> Vec<Result<ModelFolder, StoreError>> {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     match model_store::read(&folder) {
         Ok(Some(model)) => vec![Ok(model)],
-        Ok(None) => model_store::scan(&folder).unwrap_or_else(|error| vec![Err(error)]),
+        Ok(None) => match model_store::scan(&folder) {
+            Ok(found) => found.into_iter().map(|one| one.map_err(|rejected| rejected.error)).collect(),
+            Err(error) => vec![Err(error)],
+        },
         Err(error) => vec![Err(error)],
     }
 }

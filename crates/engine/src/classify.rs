@@ -100,10 +100,10 @@ impl Model {
         });
         let mut pictures = pictures.collect::<Result<Vec<_>, _>>()?.into_iter();
         let together = if many { serving.lane().together(count) } else { 1 };
-        let mut promises = Vec::with_capacity(count.div_ceil(together));
-        for first in (0..count).step_by(together) {
-            promises.push((first, serving.lane().promise(together.min(count - first), call.deadline)?));
-        }
+        // All or nothing: of a call that is cut into several runs, the first must not wait for room that the last never gets.
+        let mut promise = serving.lane().promise(count, call.deadline)?;
+        let promises: Vec<(usize, Promise)> =
+            (0..count).step_by(together).map(|first| (first, promise.split(together.min(count - first)))).collect();
         let room = self.decoders().room(count * recipe.row_bytes(), call.deadline).await;
         let room = room.inspect_err(|fault| self.note(fault))?;
         let groups = promises.into_iter().map(|(first, promise)| {
@@ -161,8 +161,8 @@ impl Model {
         let want = Want::Best { top_k: options.top_k, activation: self.activation() };
         let work = Work::Rows { data: Floats::Made(data), want, _room: Some(room) };
         let answer = serving.lane().submit(work, rows, serving.joins(), deadline, Some(promise)).await?;
-        let Answer { outcome, queue, run, batch_rows } = answer;
-        let outcome = outcome.map_err(|error| fault_of(error, self.name(), run))?;
+        let Answer { outcome, queue, run, batch_rows, lonely } = answer;
+        let outcome = outcome.map_err(|error| fault_of(error, self.name(), run, lonely))?;
         let Outcome::Best(best) = outcome else { return Err(lost(self.name())) };
         let mut results = Vec::with_capacity(rows);
         for ((header, preview), labels) in seen.into_iter().zip(best) {

@@ -1,12 +1,12 @@
 //! All models of a process.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fault::Fault;
-use model_store::{ModelFolder, StoreError};
-use parking_lot::Mutex;
+use model_store::{ModelFolder, Rejected, StoreError};
 use runtime::Runtime;
 use tracing::warn;
 use units::ModelName;
@@ -68,9 +68,9 @@ pub struct Engine {
     models: Vec<Arc<Model>>,
     /// Folders that are no models, with the reason.
     rejected: Vec<String>,
-    draining: AtomicBool,
     started: Instant,
-    last: Mutex<(Status, Instant)>,
+    /// When it was told to drain.
+    draining: OnceLock<Instant>,
 }
 
 impl Engine {
@@ -93,22 +93,19 @@ impl Engine {
                 Arc::new(Model::new(folder, Arc::clone(&settings), Arc::clone(&decoders), observer))
             })
             .collect();
-        let now = Instant::now();
         let loading = models.clone();
         let busy = Arc::new(AtomicUsize::new(0));
         let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(move || {
             for model in &loading {
-                load(model, runtime, &busy);
+                // One broken model must not keep those behind it from loading.
+                if catch_unwind(AssertUnwindSafe(|| load(model, runtime, &busy))).is_err() {
+                    warn!(model = %model.name(), "loading panicked");
+                    model.enter(State::Failed("the loader panicked, the log says why".to_owned()));
+                }
             }
         });
         spawned.map_err(|error| format!("the loader thread could not be started: {error}"))?;
-        Ok(Arc::new(Self {
-            models,
-            rejected,
-            draining: AtomicBool::new(false),
-            started: now,
-            last: Mutex::new((Status::Loading, now)),
-        }))
+        Ok(Arc::new(Self { models, rejected, started: Instant::now(), draining: OnceLock::new() }))
     }
 
     /// Every model, by name.
@@ -148,37 +145,30 @@ impl Engine {
             Some(name) => vec![self.model(name, None)?],
             None => self.models.iter().collect(),
         };
-        let of_one: Vec<ModelHealth> = models.iter().map(|model| health_of(model)).collect();
+        let of_each: Vec<(ModelHealth, Instant)> = models.iter().map(|model| health_of(model)).collect();
         let live = !models.iter().any(|model| model.trouble().is_some());
         let load = models.iter().map(|model| model.load().2).fold(0.0, f64::max);
-        let worst = |status: Status| of_one.iter().find(|one| one.status == status);
-        let (status, reason) = if self.draining.load(Ordering::Acquire) {
-            (Status::Draining, Some("the server is draining".to_owned()))
-        } else if let Some(broken) = worst(Status::NotServing) {
-            (Status::NotServing, Some(named(broken)))
-        } else if let Some(loading) = worst(Status::Loading) {
-            (Status::Loading, Some(named(loading)))
+        let worst = |status: Status| of_each.iter().find(|(one, _)| one.status == status);
+        let (status, reason, since) = if let Some(since) = self.draining.get() {
+            (Status::Draining, Some("the server is draining".to_owned()), *since)
+        } else if let Some((broken, since)) = worst(Status::NotServing) {
+            (Status::NotServing, Some(named(broken)), *since)
+        } else if let Some((loading, since)) = worst(Status::Loading) {
+            let since = if only.is_some() { *since } else { self.started };
+            (Status::Loading, Some(named(loading)), since)
         } else if only.is_none() && !self.rejected.is_empty() {
-            (Status::NotServing, Some(self.rejected.join("; ")))
+            (Status::NotServing, Some(self.rejected.join("; ")), self.started)
         } else {
-            (Status::Serving, None)
+            // Since the last of them has been serving.
+            (Status::Serving, None, of_each.iter().map(|(_, since)| *since).max().unwrap_or(self.started))
         };
-        let since = match models.as_slice() {
-            [one] if only.is_some() => one.held_for(),
-            _ => {
-                let mut last = self.last.lock();
-                if last.0 != status {
-                    *last = (status, Instant::now());
-                }
-                last.1.elapsed()
-            }
-        };
-        Ok(Health { status, reason, since: since.min(self.started.elapsed()), load, live, models: of_one })
+        let models = of_each.into_iter().map(|(one, _)| one).collect();
+        Ok(Health { status, reason, since: since.elapsed(), load, live, models })
     }
 
     /// Says draining from now on. Work goes on being taken: whoever stops the process refuses new calls at its door.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.get_or_init(Instant::now);
     }
 
     /// Lets the workers end when they have nothing left to do.
@@ -196,24 +186,27 @@ fn named(one: &ModelHealth) -> String {
     format!("model `{}` {}", one.name, one.reason.as_deref().unwrap_or("does not serve"))
 }
 
-fn health_of(model: &Model) -> ModelHealth {
+fn health_of(model: &Model) -> (ModelHealth, Instant) {
     let (waiting, running, _) = model.load();
-    let state = model.state();
+    let (state, mut since) = (model.state(), model.held_since());
     let (status, reason) = match &state {
         State::Ready => match model.trouble() {
-            Some(trouble) => (Status::NotServing, Some(trouble.to_owned())),
+            Some((trouble, from)) => {
+                since = from;
+                (Status::NotServing, Some(trouble.to_owned()))
+            }
             None => (Status::Serving, None),
         },
         State::Loading | State::Warming => (Status::Loading, Some(format!("is {state}"))),
         State::Failed(reason) => (Status::NotServing, Some(format!("failed: {reason}"))),
         State::Draining => (Status::Draining, Some("is draining".to_owned())),
     };
-    ModelHealth { name: model.name().clone(), status, reason, waiting, running }
+    (ModelHealth { name: model.name().clone(), status, reason, waiting, running }, since)
 }
 
 /// The models of all folders by name, and what is wrong with the others.
 fn find(settings: &Settings) -> Result<(Vec<ModelFolder>, Vec<String>), String> {
-    let (mut found, mut rejected): (Vec<ModelFolder>, Vec<StoreError>) = (Vec::new(), Vec::new());
+    let (mut found, mut rejected): (Vec<ModelFolder>, Vec<Rejected>) = (Vec::new(), Vec::new());
     for folder in &settings.folders {
         for one in model_store::scan(folder).map_err(|error| format!("model folder {error}"))? {
             match one {
@@ -225,29 +218,24 @@ fn find(settings: &Settings) -> Result<(Vec<ModelFolder>, Vec<String>), String> 
             }
         }
     }
-    // A card whose model lies in another folder, or a model that is not wanted, is nothing to complain about.
+    // A name that is served from another folder, or a model that is not wanted, is nothing to complain about.
     let wanted = |name: &str| settings.only.is_empty() || settings.only.iter().any(|only| only.as_str() == name);
-    rejected.retain(|error| {
-        let StoreError::NoVersion { path } = error else { return true };
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let elsewhere = found.iter().any(|model| model.name.as_str() == name);
-        !elsewhere && wanted(&name)
-    });
+    rejected.retain(|one| wanted(&one.name) && !found.iter().any(|model| model.name.as_str() == one.name));
     found.retain(|model| wanted(model.name.as_str()));
-    for error in &rejected {
-        warn!(reason = %error, "a model folder was left out");
+    for one in &rejected {
+        warn!(reason = %one.error, "a model folder was left out");
     }
     let places = settings.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     if let Some(missing) = settings.only.iter().find(|only| !found.iter().any(|model| model.name == **only)) {
         return Err(format!("no model `{missing}` in {places}"));
     }
     if found.is_empty() {
-        let reasons: Vec<String> = rejected.iter().map(ToString::to_string).collect();
+        let reasons: Vec<String> = rejected.iter().map(|one| one.error.to_string()).collect();
         let because = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
         return Err(format!("no model in {places}{because}: expected folders such as NAME/1/model.onnx"));
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     // Settings without a model are a card whose model may be imported later: nothing that is served is broken by it.
-    rejected.retain(|error| !matches!(error, StoreError::NoVersion { .. }));
-    Ok((found, rejected.iter().map(ToString::to_string).collect()))
+    rejected.retain(|one| !matches!(one.error, StoreError::NoVersion { .. }));
+    Ok((found, rejected.iter().map(|one| one.error.to_string()).collect()))
 }

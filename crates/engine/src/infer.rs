@@ -49,7 +49,7 @@ impl Model {
             total: call.received.elapsed(),
             batch_rows: answer.batch_rows,
         };
-        match answer.outcome.map_err(|error| fault_of(error, self.name(), answer.run))? {
+        match answer.outcome.map_err(|error| fault_of(error, self.name(), answer.run, answer.lonely))? {
             Outcome::Tensors(outputs) => Ok(Inferred { outputs, timing }),
             Outcome::Best(_) => Err(Fault::internal("scores came back for tensors")),
         }
@@ -75,7 +75,10 @@ impl Model {
                 return bad(&spec.name, format!("input `{}` is missing", spec.name));
             }
         }
-        for name in outputs {
+        for (at, name) in outputs.iter().enumerate() {
+            if outputs[..at].contains(name) {
+                return bad("outputs", format!("output `{name}` is asked for twice"));
+            }
             if !serving.outputs().iter().any(|spec| spec.name == *name) {
                 let known: Vec<&str> = serving.outputs().iter().map(|spec| spec.name.as_str()).collect();
                 return bad("outputs", format!("the model has no output `{name}`, it has: {}", known.join(", ")));

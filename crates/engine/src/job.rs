@@ -72,6 +72,8 @@ pub(crate) struct Answer {
     pub(crate) queue: Duration,
     pub(crate) run: Duration,
     pub(crate) batch_rows: usize,
+    /// Nothing else ran in the process, neither in the same run nor beside it.
+    pub(crate) lonely: bool,
 }
 
 /// Work, and where its answer goes.

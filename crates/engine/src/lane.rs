@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fault::Fault;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use runtime::Stop;
 use scheduler::{Curve, Entry, Limits, Next, Queue, Refusal, Ticket};
 use tokio::sync::oneshot;
@@ -30,8 +30,8 @@ struct Inside {
     running_rows: usize,
     /// Workers that wait for something to do.
     free: usize,
-    /// Workers that died.
-    lost: usize,
+    /// When the first worker died.
+    lost: Option<Instant>,
     closed: bool,
 }
 
@@ -59,7 +59,7 @@ impl Lane {
             running: HashMap::new(),
             running_rows: 0,
             free: 0,
-            lost: 0,
+            lost: None,
             closed: false,
         };
         Self { inside: Mutex::new(inside), pushed: Condvar::new(), workers: limits.workers, observer }
@@ -76,19 +76,20 @@ impl Lane {
         self.inside.lock().queue.curve().points().collect()
     }
 
-    /// What is broken inside: a run that was told to stop and went on for longer than `limit`, or a worker that is no more.
-    pub(crate) fn trouble(&self, limit: Duration) -> Option<&'static str> {
+    /// What is broken inside, and since when: a run that was told to stop and went on for longer than `limit`, or a worker that
+    /// is no more.
+    pub(crate) fn trouble(&self, limit: Duration) -> Option<(&'static str, Instant)> {
         let inside = self.inside.lock();
-        let hangs = |running: &Arc<Running>| running.stopped.lock().is_some_and(|since| since.elapsed() >= limit);
-        if inside.running.values().any(hangs) {
-            return Some("hangs in a run that was told to stop");
+        let stopped = inside.running.values().filter_map(|running| *running.stopped.lock()).min();
+        if let Some(since) = stopped.filter(|since| since.elapsed() >= limit) {
+            return Some(("hangs in a run that was told to stop", since + limit));
         }
-        (inside.lost > 0).then_some("lost a worker")
+        inside.lost.map(|since| ("lost a worker", since))
     }
 
     /// A worker ended though it should not have.
     pub(crate) fn lose_worker(&self) {
-        self.inside.lock().lost += 1;
+        self.inside.lock().lost.get_or_insert_with(Instant::now);
     }
 
     /// Takes no more work; workers end when what waits is done.
@@ -119,17 +120,20 @@ impl Lane {
         promise: Option<Promise>,
     ) -> Result<Answer, Fault> {
         let (reply, answer) = oneshot::channel();
-        let ticket = {
+        let pushed = {
             let mut inside = self.inside.lock();
-            if let Some(mut promise) = promise {
-                inside.queue.release(std::mem::take(&mut promise.rows));
-            }
+            let promised = promise.map(|mut promise| std::mem::take(&mut promise.rows));
             if inside.closed {
+                inside.queue.release(promised.unwrap_or_default());
                 return Err(Fault::unavailable("the model is draining").with_retry_after(Duration::from_secs(1)));
             }
-            let pushed = inside.queue.push(Job { work, reply }, rows, joins, deadline.instant(), Instant::now());
-            pushed.map_err(|(_, refusal)| self.refused(refusal))?
+            let (job, now) = (Job { work, reply }, Instant::now());
+            match promised {
+                Some(_) => inside.queue.redeem(job, rows, joins, deadline.instant(), now),
+                None => inside.queue.push(job, rows, joins, deadline.instant(), now),
+            }
         };
+        let ticket = pushed.map_err(|(_, refusal)| self.refused(refusal))?;
         self.pushed.notify_one();
         let mut place = Place { lane: self, ticket, event: Some(Event::Cancelled) };
         match tokio::time::timeout_at(deadline.instant().into(), answer).await {
@@ -176,7 +180,10 @@ impl Lane {
     /// A caller went before its answer.
     fn leave(&self, ticket: Ticket) {
         let mut inside = self.inside.lock();
-        if inside.queue.remove(ticket).is_some() {
+        if let Some(job) = inside.queue.remove(ticket) {
+            // Rows of megabytes are freed where nobody waits for the lock.
+            drop(inside);
+            drop(job);
             return;
         }
         if let Some(running) = inside.running.get(&ticket)
@@ -196,8 +203,6 @@ impl Lane {
         loop {
             let free = inside.free;
             let next = inside.queue.next(Instant::now(), free, &mut expired);
-            // Their callers' own timers tell them; dropping the sender would only tell them twice.
-            expired.clear();
             match next {
                 Next::Batch(entries) => {
                     inside.free -= 1;
@@ -218,6 +223,9 @@ impl Lane {
                     }
                     return Some(Batch { entries, running, rows, alone });
                 }
+                // Freed before the wait, and where nobody waits for the lock: that ends their callers' wait and frees rows of
+                // megabytes. With a batch they are dropped after the lock, on return.
+                _ if !expired.is_empty() => MutexGuard::unlocked(&mut inside, || expired.clear()),
                 Next::WaitUntil(until) => {
                     self.pushed.wait_until(&mut inside, until);
                 }
@@ -251,6 +259,15 @@ impl Lane {
 pub(crate) struct Promise {
     lane: Arc<Lane>,
     rows: usize,
+}
+
+impl Promise {
+    /// Takes a part of it off.
+    pub(crate) fn split(&mut self, rows: usize) -> Self {
+        let rows = rows.min(self.rows);
+        self.rows -= rows;
+        Self { lane: Arc::clone(&self.lane), rows }
+    }
 }
 
 impl Drop for Promise {
@@ -306,8 +323,13 @@ mod tests {
         for entry in batch.entries {
             let outcome = Ok(Outcome::Tensors(Vec::new()));
             let batch_rows = batch.rows;
-            let _ =
-                entry.payload.reply.send(Answer { outcome, queue: Duration::ZERO, run: Duration::ZERO, batch_rows });
+            let _ = entry.payload.reply.send(Answer {
+                outcome,
+                queue: Duration::ZERO,
+                run: Duration::ZERO,
+                batch_rows,
+                lonely: true,
+            });
         }
     }
 
@@ -325,7 +347,7 @@ mod tests {
         drop(second);
         assert!(batch.running.stop.is_stopped());
         assert_eq!(lane.trouble(Duration::from_secs(3600)), None, "it has time to stop");
-        assert_eq!(lane.trouble(Duration::ZERO), Some("hangs in a run that was told to stop"));
+        assert_eq!(lane.trouble(Duration::ZERO).map(|(what, _)| what), Some("hangs in a run that was told to stop"));
         answer(&lane, batch);
         assert_eq!(lane.trouble(Duration::ZERO), None, "it ended after all");
         assert_eq!(lane.load().1, 0);
@@ -374,6 +396,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_promise_of_more_than_the_queue_holds_is_kept_in_parts() {
+        let lane = lane(Curve::default());
+        let mut whole = lane.promise(10, soon()).expect("nothing else is there");
+        let mut calls: Vec<_> =
+            [4, 4, 2].map(|rows| Box::pin(lane.submit(work(), rows, true, soon(), Some(whole.split(rows))))).into();
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none(), "it waits");
+        }
+        assert!(lane.promise(1, soon()).is_err(), "ten rows wait");
+        drop((calls, whole));
+        assert!(lane.promise(4, soon()).is_ok(), "nothing is held any more");
+    }
+
+    #[tokio::test]
     async fn a_closed_lane_takes_nothing_and_finishes_what_it_has() {
         let lane = lane(Curve::default());
         let mut call = Box::pin(lane.submit(work(), 1, true, soon(), None));
@@ -390,6 +426,6 @@ mod tests {
     fn a_worker_that_died_is_trouble() {
         let lane = lane(Curve::default());
         lane.lose_worker();
-        assert_eq!(lane.trouble(Duration::from_secs(3600)), Some("lost a worker"));
+        assert_eq!(lane.trouble(Duration::from_secs(3600)).map(|(what, _)| what), Some("lost a worker"));
     }
 }

@@ -73,6 +73,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
             Some(DeviceWish::Cpu) => BTreeMap::new(),
             _ => settings.provider.clone(),
         },
+        max_output_bytes: model.settings().output_bytes,
         ..SessionOptions::default()
     };
     let mut first = blueprint.session(&options).map_err(|error| error.to_string())?;
@@ -144,7 +145,14 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         classes,
         buffers: Arc::clone(&buffers),
     };
-    let crew = Arc::new(Crew { lane, rows: form, buffers, wide: wide.map(Mutex::new), busy: Arc::clone(busy) });
+    let crew = Arc::new(Crew {
+        lane,
+        rows: form,
+        buffers,
+        output_bytes: model.settings().output_bytes,
+        wide: wide.map(Mutex::new),
+        busy: Arc::clone(busy),
+    });
     let mut sessions = vec![first];
     for _ in 1..workers {
         sessions.push(blueprint.session(&options).map_err(|error| error.to_string())?);
@@ -214,8 +222,19 @@ fn wide(
         return Ok(None);
     }
     let options = SessionOptions { intra_threads: 0, ..options.clone() };
-    let mut wide = blueprint.session(&options).map_err(|error| RunError::Failed(error.to_string()))?;
-    let [one_core, all_cores] = warm_up::race([narrow, &mut wide], form, stop)?;
+    let raced = blueprint
+        .session(&options)
+        .map_err(|error| RunError::Failed(error.to_string()))
+        .and_then(|mut wide| Ok((warm_up::race([narrow, &mut wide], form, stop)?, wide)));
+    let ([one_core, all_cores], wide) = match raced {
+        Ok(raced) => raced,
+        Err(RunError::Stopped) => return Err(RunError::Stopped),
+        // It holds the weights a second time, which may be more than there is room for; the model serves without it.
+        Err(error) => {
+            warn!(model = %blueprint.path().display(), %error, "no session with all cores for single rows");
+            return Ok(None);
+        }
+    };
     let pays = one_core.as_secs_f64() >= all_cores.as_secs_f64() * WIDE_PAYS;
     info!(model = %blueprint.path().display(), ?one_core, ?all_cores, pays, "a single row, with one core and with all");
     Ok(pays.then_some(wide))

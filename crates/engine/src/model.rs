@@ -1,7 +1,7 @@
 //! One served model.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fault::Fault;
 use model_store::{Activation, ModelFolder, Task};
@@ -193,10 +193,10 @@ impl Model {
         }
     }
 
-    /// How long it has been there.
+    /// Since when it has been there.
     #[must_use]
-    pub fn held_for(&self) -> Duration {
-        self.held.read().since.elapsed()
+    pub fn held_since(&self) -> Instant {
+        self.held.read().since
     }
 
     /// Requests that wait, rows that run, and both by what the workers can do at once.
@@ -205,9 +205,9 @@ impl Model {
         self.serving.get().map_or((0, 0, 0.0), |serving| serving.lane.load())
     }
 
-    /// What is broken so that only a restart helps: a worker that hangs in a run that was told to stop, or that died.
+    /// What is broken so that only a restart helps, and since when: a worker that hangs in a run that was told to stop, or that died.
     #[must_use]
-    pub fn trouble(&self) -> Option<&'static str> {
+    pub fn trouble(&self) -> Option<(&'static str, Instant)> {
         self.serving.get().and_then(|serving| serving.lane.trouble(self.settings.wedged_after))
     }
 
@@ -260,7 +260,9 @@ impl Model {
         &self.decoders
     }
 
-    pub(crate) fn observer(&self) -> &Arc<dyn Observe> {
+    /// Who is told of what happens to it.
+    #[must_use]
+    pub fn observer(&self) -> &Arc<dyn Observe> {
         &self.observer
     }
 
@@ -279,14 +281,19 @@ impl Model {
     }
 }
 
-/// What a failed run means to the caller.
-pub(crate) fn fault_of(error: RunError, model: &ModelName, ran: Duration) -> Fault {
+/// What a failed run means to the caller. `lonely`: nothing else ran in the process, so that nothing else can be blamed.
+pub(crate) fn fault_of(error: RunError, model: &ModelName, ran: Duration, lonely: bool) -> Fault {
     match error {
         RunError::Input { name, reason } => Fault::invalid_input(format!("input `{name}` {reason}")).with_param(name),
         RunError::Output { name, reason } => {
             Fault::invalid_input(format!("output `{name}` {reason}")).with_param("outputs")
         }
         RunError::Refused(reason) => Fault::invalid_input(format!("model `{model}` refused the values: {reason}")),
+        // The limit is for all models together: with fewer at work it may fit.
+        RunError::OutOfMemory { limit, .. } if !lonely => Fault::overloaded(format!(
+            "the run and those beside it need more memory than models may take, which is {limit} bytes"
+        ))
+        .with_retry_after(ran.max(Duration::from_millis(100))),
         RunError::OutOfMemory { limit, .. } => {
             Fault::too_large(format!("the run needs more memory than models may take, which is {limit} bytes"))
         }

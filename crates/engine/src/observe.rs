@@ -5,12 +5,16 @@ use std::time::Duration;
 /// A stretch of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
+    /// From the first byte of the request to the last: told by whoever serves the engine.
+    Read,
     /// Bytes to rows.
     Decode,
     /// Waiting for a worker.
     Queue,
     /// On the device.
     Run,
+    /// Writing the answer down: told by whoever serves the engine.
+    Encode,
 }
 
 /// Something that is counted.

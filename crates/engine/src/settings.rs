@@ -29,6 +29,8 @@ pub struct Settings {
     pub top_k: usize,
     /// Longest edge of a preview in pixels.
     pub preview_px: u32,
+    /// Bytes of all outputs in one answer of `infer`: what the frame limit of the clients leaves for them.
+    pub output_bytes: u64,
     /// A run that does not end within this after it was told to stop has wedged its worker: longer than any one node takes.
     pub wedged_after: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             pictures_per_call: 16,
             top_k: 100,
             preview_px: 1024,
+            output_bytes: 16_000_000,
             wedged_after: Duration::from_secs(30),
         }
     }

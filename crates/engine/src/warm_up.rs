@@ -102,8 +102,12 @@ pub(crate) fn measure(
     let begin = Instant::now();
     let mut curve: Vec<(usize, Duration)> = Vec::new();
     let mut classes = 0;
-    let data = noise(sizes.last().copied().unwrap_or(1) * form.elements);
+    let mut data = Vec::new();
     let mut once = |size: usize| {
+        // Only as much as sizes take that are run: a row can have gigabytes.
+        if data.len() < size * form.elements {
+            data = noise(size * form.elements);
+        }
         let (start, rows) = (clock.now(), &data[..size * form.elements]);
         let scores = [form.outputs[form.scores].as_str()];
         let values = session.run_rows(&form.input, size, &form.shape, rows, &scores, stop, |outs| outs[0].data.len());
@@ -116,8 +120,15 @@ pub(crate) fn measure(
             break;
         }
         // The first run of a shape plans memory and, on a GPU, picks kernels: it is run and not counted.
-        classes = once(size)?.0;
-        curve.push((size, once(size)?.1));
+        match once(size).and_then(|(values, _)| Ok((values, once(size)?.1))) {
+            Ok((values, time)) => {
+                classes = values;
+                curve.push((size, time));
+            }
+            // What has no room now would have none for a caller either; smaller batches do.
+            Err(RunError::OutOfMemory { .. }) if !curve.is_empty() => break,
+            Err(error) => return Err(error),
+        }
     }
     // Round after round and not size after size: what else the machine does comes and goes, and must not be taken for the
     // cost of one size. The shortest time counts.

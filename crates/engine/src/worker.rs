@@ -33,6 +33,8 @@ pub(crate) struct Crew {
     /// Present when the model takes rows of floats.
     pub(crate) rows: Option<Rows>,
     pub(crate) buffers: Arc<Buffers>,
+    /// Most bytes of the outputs of one answer.
+    pub(crate) output_bytes: u64,
     /// One session with all cores for a single row, where that was measured to be quicker.
     pub(crate) wide: Option<Mutex<Session>>,
     /// Workers of all models that are in a run.
@@ -76,9 +78,11 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     let chosen = wide.as_deref_mut().unwrap_or(session);
     // A panic in a run is a defect, but one request must not take the worker with it.
     let ran = catch_unwind(AssertUnwindSafe(|| match &entries[0].payload.work {
-        Work::Tensors { inputs, outputs } => run_tensors(chosen, inputs, outputs, &running.stop).map(|one| vec![one]),
+        Work::Tensors { inputs, outputs } => {
+            run_tensors(chosen, inputs, outputs, &running.stop).map(|one| vec![Ok(one)])
+        }
         Work::Rows { .. } => match &crew.rows {
-            Some(form) => run_rows(chosen, form, &entries, rows, gathered, &running.stop),
+            Some(form) => run_rows(chosen, form, crew.output_bytes, &entries, rows, gathered, &running.stop),
             None => Err(RunError::Failed("the model takes no rows".to_owned())),
         },
     }));
@@ -89,14 +93,15 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     let of_rows = matches!(entries[0].payload.work, Work::Rows { .. });
     // Before the answers leave: whoever has one must find the books in order.
     crew.lane.done(&tickets, rows, took, ran.is_ok() && narrow && of_rows);
+    let lonely = alone && entries.len() == 1;
     let mut outcomes = match ran {
-        Ok(outcomes) => outcomes.into_iter().map(Ok).collect::<Vec<_>>(),
+        Ok(outcomes) => outcomes,
         Err(error) => entries.iter().map(|_| Err(error.clone())).collect(),
     }
     .into_iter();
     for entry in entries {
         let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
-        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows };
+        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows, lonely };
         let Job { work, reply } = entry.payload;
         if let Work::Rows { data: Floats::Made(data), .. } = work {
             crew.buffers.give(data);
@@ -117,14 +122,16 @@ fn run_tensors(
     session.run(&inputs, &outputs, stop).map(Outcome::Tensors)
 }
 
+/// Runs the rows of all entries at once. The outer error is the run's, which is everybody's; the inner ones are a caller's own.
 fn run_rows(
     session: &mut Session,
     form: &Rows,
+    output_bytes: u64,
     entries: &[Entry<Job>],
     rows: usize,
     gathered: &mut Vec<f32>,
     stop: &Stop,
-) -> Result<Vec<Outcome>, RunError> {
+) -> Result<Vec<Result<Outcome, RunError>>, RunError> {
     let parts = entries.iter().filter_map(|entry| match &entry.payload.work {
         Work::Rows { data, want, .. } => Some((data, want, entry.rows)),
         Work::Tensors { .. } => None,
@@ -150,6 +157,13 @@ fn run_rows(
     needed.dedup();
     let wanted: Vec<&str> = needed.iter().map(|at| form.outputs[*at].as_str()).collect();
     session.run_rows(&form.input, rows, &form.shape, data, &wanted, stop, |outs| {
+        // Checked at warm-up, but the number of rows that come out may depend on the values.
+        if let Some(out) = outs.iter().find(|out| out.shape.first() != Some(&(rows as i64))) {
+            let came = out.shape.first().copied().unwrap_or(1);
+            let reason =
+                format!("an output has {came} rows for {rows} rows of input: such a model must not have `[batching]`");
+            return entries.iter().map(|_| Err(RunError::Failed(reason.clone()))).collect();
+        }
         let mut from = 0;
         parts
             .map(|(_, want, count)| {
@@ -157,14 +171,18 @@ fn run_rows(
                     let at = needed.binary_search(&output).expect("every output that is wanted is in the list");
                     rows_of(&outs[at], rows, from, count)
                 };
+                let bytes = |outputs: &[usize]| outputs.iter().map(|output| 4 * of(*output).len() as u64).sum::<u64>();
                 let outcome = match want {
+                    Want::Outputs(outputs) if bytes(outputs) > output_bytes => {
+                        Err(RunError::OutputTooLarge { bytes: bytes(outputs), limit: output_bytes })
+                    }
                     Want::Best { top_k, activation } => {
                         let values = of(form.scores);
                         let classes = (values.len() / count).max(1);
                         let rows = values.chunks_exact(classes);
-                        Outcome::Best(rows.map(|row| scores::best(row, *activation, *top_k)).collect())
+                        Ok(Outcome::Best(rows.map(|row| scores::best(row, *activation, *top_k)).collect()))
                     }
-                    Want::Outputs(outputs) => Outcome::Tensors(
+                    Want::Outputs(outputs) => Ok(Outcome::Tensors(
                         outputs
                             .iter()
                             .map(|output| {
@@ -176,7 +194,7 @@ fn run_rows(
                                 (form.outputs[*output].clone(), float_tensor(shape, of(*output)))
                             })
                             .collect(),
-                    ),
+                    )),
                 };
                 from += count;
                 outcome

@@ -167,6 +167,13 @@ async fn every_model_in_the_tree_gets_ready_and_has_a_label_for_each_score() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
     let settings = Settings { folders: vec![root], device: Some(runtime::DeviceWish::Cpu), ..Settings::default() };
     let house = House::with(settings, tempfile::tempdir().expect("a temporary folder"));
+    let names: Vec<String> = house.engine.models().iter().map(|model| model.name().to_string()).collect();
+    assert!(names.iter().any(|name| name == "mnist") && names.iter().any(|name| name == "fashion-mnist"), "{names:?}");
+    for name in &names {
+        let model = house.ready(name).await;
+        let what = model.describe();
+        assert_eq!(what.classes, Some(model.labels().len()), "{name}");
+    }
     for name in ["mnist", "fashion-mnist"] {
         let model = house.ready(name).await;
         assert_eq!((model.describe().classes, model.labels().len()), (Some(10), 10));

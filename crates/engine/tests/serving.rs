@@ -4,6 +4,7 @@ mod support;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Event, Phase, State, Status};
 use fault::Kind;
@@ -176,6 +177,81 @@ async fn tensors_share_runs_only_where_rows_are_independent_and_that_is_stated()
     for answer in join_all(calls).await {
         let answer = answer.expect("is served");
         assert_eq!(answer.outputs[0].1.to_f32(), Some(vec![0.0, 0.0]), "a neighbour changed the answer");
+    }
+}
+
+#[tokio::test]
+async fn a_model_whose_rows_depend_on_the_values_gives_nobody_the_rows_of_others() {
+    let (_house, model) = House::of("data_dependent", "instances = 1\n[batching]\nmax_rows = 4\n").await;
+    let infer =
+        |values: [f32; 2]| model.infer(vec![("x".to_owned(), Tensor::from_f32(&[2], &values))], Vec::new(), patient());
+    assert_eq!(infer([1.0, 2.0]).await.expect("as many rows as came").outputs[0].1.to_f32(), Some(vec![1.0, 2.0]));
+    let fault = infer([1.0, -2.0]).await.expect_err("one row is missing, nobody knows which");
+    assert_eq!(fault.kind, Kind::Internal);
+    assert!(fault.message.contains("1 rows for 2 rows") && fault.message.contains("[batching]"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_answer_that_clients_could_not_read_is_refused_with_both_numbers() {
+    for toml in ["", "[batching]\nmax_rows = 8\n"] {
+        let house = House::start(&[("m", "batch_free", toml)], |settings| settings.output_bytes = 8);
+        let model = house.ready("m").await;
+        let pictures = |count: usize| {
+            let picture = Tensor::from_f32(&[count as i64, 1, 28, 28], &vec![1.0; 784 * count]);
+            model.infer(vec![("x".to_owned(), picture)], Vec::new(), patient())
+        };
+        pictures(1).await.expect("eight bytes");
+        let fault = pictures(2).await.expect_err("sixteen bytes");
+        assert_eq!(fault.kind, Kind::TooLarge);
+        assert!(fault.message.contains("16 bytes") && fault.message.contains("8 bytes"), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn an_output_is_asked_for_once() {
+    let (_house, model) = House::of("batch_free", "[batching]\nmax_rows = 4\n").await;
+    let name = model.describe().outputs[0].name.clone();
+    let inputs = || vec![("x".to_owned(), Tensor::from_f32(&[1, 1, 28, 28], &[1.0; 784]))];
+    model.infer(inputs(), vec![name.clone()], patient()).await.expect("once");
+    let fault = model.infer(inputs(), vec![name; 2], patient()).await.expect_err("twice");
+    assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("outputs")));
+    assert!(fault.message.contains("asked for twice"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_broken_folder_counts_only_where_its_model_is_wanted_and_not_served() {
+    let broken = tempfile::tempdir().expect("a temporary folder");
+    for name in ["good", "other"] {
+        std::fs::create_dir_all(broken.path().join(name).join("1")).expect("a folder");
+        std::fs::write(broken.path().join(name).join("1/model.onnx"), "").expect("a file");
+        std::fs::write(broken.path().join(name).join("model.toml"), "tusk = 1").expect("a file");
+    }
+    for (only, status) in [(vec!["good"], Status::Serving), (vec![], Status::NotServing)] {
+        let house = House::start(&[("good", "echo_f32", "")], |settings| {
+            settings.folders.push(broken.path().to_owned());
+            settings.only = only.iter().map(|name| units::ModelName::parse(name).expect("a name")).collect();
+        });
+        house.ready("good").await;
+        let health = house.engine.health(None).expect("of all");
+        assert_eq!(health.status, status, "{:?}", health.reason);
+        assert!(health.reason.is_none_or(|reason| reason.contains("other") && !reason.contains("good")));
+    }
+}
+
+#[tokio::test]
+async fn health_says_since_when() {
+    let (house, model) = House::of("echo_f32", "").await;
+    let since = |of: Option<&str>| house.engine.health(of).expect("is known").since;
+    let (ready, wait) = (model.held_since(), Duration::from_millis(20));
+    tokio::time::sleep(wait).await;
+    for of in [None, Some("m")] {
+        let told = since(of);
+        assert!((wait..=ready.elapsed()).contains(&told), "{of:?}: it has served since it was ready");
+    }
+    let before = std::time::Instant::now();
+    house.engine.drain();
+    for of in [None, Some("m")] {
+        assert!(since(of) <= before.elapsed(), "{of:?}: it has just begun to drain");
     }
 }
 

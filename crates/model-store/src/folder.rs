@@ -61,15 +61,35 @@ impl ModelFolder {
     }
 }
 
-/// Reads every model folder in `root`, by name; other folders and files in it are left alone.
+/// Reads every model folder in `root`, by name; other folders (hidden ones and `lost+found` among them) and files in it are
+/// left alone.
 ///
 /// # Errors
 /// When `root` itself cannot be read. What is wrong with one folder is an item of the list.
-pub fn scan(root: &Path) -> Result<Vec<Result<ModelFolder, StoreError>>, StoreError> {
+pub fn scan(root: &Path) -> Result<Vec<Result<ModelFolder, Rejected>>, StoreError> {
     let mut folders = entries(root)?;
-    folders.retain(|path| path.is_dir());
+    folders.retain(|path| !is_foreign(path) && path.is_dir());
     folders.sort();
-    Ok(folders.iter().filter_map(|path| read(path).transpose()).collect())
+    let rejected = |path: &Path, error| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Rejected { name, error }
+    };
+    Ok(folders.iter().filter_map(|path| read(path).map_err(|error| rejected(path, error)).transpose()).collect())
+}
+
+/// Whether a folder belongs to the file system or to a tool: `lost+found`, which nobody but root may look into, and hidden
+/// ones, as Kubernetes puts into a volume.
+fn is_foreign(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "lost+found" || name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// A folder that is no model though it looks like one.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The folder's name.
+    pub name: String,
+    /// What is wrong with it.
+    pub error: StoreError,
 }
 
 /// Reads the model in `path`; `None` when there is neither a `model.toml` nor a version in it.
@@ -186,10 +206,12 @@ mod tests {
         write(root.path(), "empty/model.toml", "");
         write(root.path(), "train/train.py", "");
         write(root.path(), "README.md", "");
+        write(root.path(), "lost+found/model.toml", "tusk = 1");
+        write(root.path(), "..2026_11_21/model.toml", "tusk = 1");
         let found = scan(root.path()).expect("the root reads");
         let told: Vec<String> = found
             .iter()
-            .map(|one| one.as_ref().map_or_else(ToString::to_string, |model| model.name.to_string()))
+            .map(|one| one.as_ref().map_or_else(|one| one.error.to_string(), |model| model.name.to_string()))
             .collect();
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].contains("bad/model.toml: line 1") && told[0].contains("tusk"), "{told:?}");

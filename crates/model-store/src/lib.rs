@@ -55,5 +55,5 @@ mod hugging_face;
 mod settings;
 
 pub use error::StoreError;
-pub use folder::{ModelFolder, Version, read, scan};
+pub use folder::{ModelFolder, Rejected, Version, read, scan};
 pub use settings::{Activation, Batching, Limits, Output, Settings, Task};

@@ -151,20 +151,27 @@ impl<T> Queue<T> {
         Err(Refusal::Full { waiting, limit: self.limits.queue_rows, retry_after })
     }
 
-    fn is_in_time(&self, rows: usize, ahead: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
-        let (wait, run) = (self.backlog(ahead), self.curve.estimate(rows));
+    fn is_in_time(&self, run: Duration, ahead: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
+        let wait = self.backlog(ahead);
         let left = deadline.saturating_duration_since(now);
-        if left.is_zero() || wait + run > left { Err(Refusal::TooLate { wait, run, left }) } else { Ok(()) }
+        // With nothing ahead it may try: the estimate only moves when something runs, so one that was too high once would
+        // refuse for ever.
+        if left.is_zero() || (ahead > 0 && wait + run > left) {
+            Err(Refusal::TooLate { wait, run, left })
+        } else {
+            Ok(())
+        }
     }
 
-    /// Promises room for rows that are still to be made, or refuses them before any work goes into them. Each promise must be
-    /// given back with [`Queue::release`], just before the push or when nothing comes of it.
+    /// Promises room for rows that are still to be made, or refuses them before any work goes into them; they may then come in
+    /// several pushes. What is promised must be given back, with [`Queue::redeem`] or, when nothing comes of it, with
+    /// [`Queue::release`].
     ///
     /// # Errors
     /// The [`Refusal`].
     pub fn reserve(&mut self, rows: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
         self.has_room(rows)?;
-        self.is_in_time(rows, self.rows + self.reserved, deadline, now)?;
+        self.is_in_time(self.backlog(rows), self.rows + self.reserved, deadline, now)?;
         self.reserved += rows;
         Ok(())
     }
@@ -186,8 +193,37 @@ impl<T> Queue<T> {
         deadline: Instant,
         now: Instant,
     ) -> Result<Ticket, (T, Refusal)> {
-        let allowed = self.has_room(rows).and_then(|()| self.is_in_time(rows, self.rows, deadline, now));
-        if let Err(refusal) = allowed {
+        match self.has_room(rows) {
+            Ok(()) => self.enter(payload, rows, joins, deadline, now),
+            Err(refusal) => Err((payload, refusal)),
+        }
+    }
+
+    /// As [`Queue::push`], with room that [`Queue::reserve`] promised.
+    ///
+    /// # Errors
+    /// The payload comes back when it would be late by now; the promise is gone all the same.
+    pub fn redeem(
+        &mut self,
+        payload: T,
+        rows: usize,
+        joins: bool,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Ticket, (T, Refusal)> {
+        self.release(rows);
+        self.enter(payload, rows, joins, deadline, now)
+    }
+
+    fn enter(
+        &mut self,
+        payload: T,
+        rows: usize,
+        joins: bool,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Ticket, (T, Refusal)> {
+        if let Err(refusal) = self.is_in_time(self.curve.estimate(rows), self.rows, deadline, now) {
             return Err((payload, refusal));
         }
         let ticket = Ticket(self.next_ticket);
@@ -322,6 +358,16 @@ mod tests {
         assert_eq!(refusal, Refusal::TooLate { wait: millis(500), run: millis(100), left: millis(400) });
         let (_, over) = Queue::new(LIMITS, Curve::default()).push(0, 1, true, now, now).expect_err("over");
         assert!(matches!(over, Refusal::TooLate { .. }));
+    }
+
+    #[test]
+    fn what_nothing_is_ahead_of_may_try_whatever_runs_took_before() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Limits { workers: 1, ..LIMITS }, Curve::new([(1, millis(100))]));
+        queue.reserve(1, now + millis(50), now).expect("nothing is ahead");
+        queue.redeem(0, 1, true, now + millis(50), now).expect("nothing is ahead");
+        assert!(queue.push(1, 1, true, now + millis(150), now).is_err(), "one is ahead");
+        assert_eq!(queue.rows(), 1);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use units::CallId;
 
 type Key = (u64, CallId);
 
-/// The calls in flight that have an id.
+/// The calls in flight that have an id; the sender is gone once a call was cancelled. Its key stays until its entry is dropped,
+/// so that a later call with the same id does not lose its own to it.
 #[derive(Clone, Default)]
-pub(crate) struct Calls(Arc<Mutex<HashMap<Key, oneshot::Sender<()>>>>);
+pub(crate) struct Calls(Arc<Mutex<HashMap<Key, Option<oneshot::Sender<()>>>>>);
 
 /// One call's entry; taken out when dropped.
 pub(crate) struct Entry {
@@ -29,13 +30,14 @@ impl Calls {
         if calls.contains_key(&key) {
             return None;
         }
-        calls.insert(key, sender);
+        calls.insert(key, Some(sender));
         Some(Entry { calls: self.clone(), key, cancelled })
     }
 
     /// Cancels a call of this connection; an unknown id is ignored.
     pub(crate) fn cancel(&self, connection: u64, id: CallId) {
-        if let Some(sender) = self.0.lock().remove(&(connection, id)) {
+        let sender = self.0.lock().get_mut(&(connection, id)).and_then(Option::take);
+        if let Some(sender) = sender {
             // An error means that the call ended at this moment.
             let _ = sender.send(());
         }
@@ -70,6 +72,8 @@ mod tests {
         assert!(futures_pending(&mut entry).await);
         calls.cancel(1, id);
         entry.cancelled().await;
+        assert!(calls.enter(1, id).is_none(), "it has not ended yet");
+        calls.cancel(1, id);
         drop(entry);
         assert!(calls.0.lock().is_empty());
     }

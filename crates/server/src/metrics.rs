@@ -95,8 +95,8 @@ pub(crate) struct ServerMetrics {
 
 /// The handles of one model.
 pub(crate) struct ModelMetrics {
-    pub(crate) read: Histogram,
-    pub(crate) encode: Histogram,
+    read: Histogram,
+    encode: Histogram,
     decode: Histogram,
     queue: Histogram,
     run: Histogram,
@@ -201,9 +201,11 @@ impl ServerMetrics {
 impl Observe for ModelMetrics {
     fn phase(&self, phase: Phase, took: Duration) {
         let histogram = match phase {
+            Phase::Read => &self.read,
             Phase::Decode => &self.decode,
             Phase::Queue => &self.queue,
             Phase::Run => &self.run,
+            Phase::Encode => &self.encode,
         };
         histogram.observe(took.as_secs_f64());
     }

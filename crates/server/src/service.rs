@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use engine::Phase;
 use fault::{Fault, Kind};
 use idl::Dispatched;
 use idl::health::CheckRequest;
@@ -35,10 +36,10 @@ impl Service for Services {
                 metrics.call(method, Kind::InvalidInput.row().code);
             }
             if let Some(model) = model.get() {
-                let handles = metrics.model(model.name());
-                handles.read.observe(read.as_secs_f64());
+                let observer = model.observer();
+                observer.phase(Phase::Read, read);
                 if let Some(encode) = finished.since(received) {
-                    handles.encode.observe(encode.as_secs_f64());
+                    observer.phase(Phase::Encode, encode);
                 }
             }
             reply

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use units::ModelName;
 
 /// No wait of ours makes sense for longer, and clocks overflow somewhere beyond it.
+/// What a frame holds of an answer besides the outputs' bytes: names, shapes, ids, timings.
+const REPLY_HEAD: u64 = 64 << 10;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The file `config/server.toml` shows every key.
@@ -210,6 +213,7 @@ impl Settings {
             pictures_per_call: self.limits.pictures_per_call,
             top_k: self.limits.top_k,
             preview_px: self.limits.preview_px,
+            output_bytes: self.limits.frame.as_u64().saturating_sub(REPLY_HEAD),
             wedged_after: self.limits.wedged_after,
         })
     }
