@@ -93,18 +93,25 @@ impl Budget {
 /// The decoders of a process and their budgets.
 pub(crate) struct Decoders {
     slots: Arc<Semaphore>,
+    threads: usize,
     rows: Budget,
     pictures: Budget,
 }
 
 impl Decoders {
     pub(crate) fn new(threads: usize, bytes: u64) -> Self {
-        let rows = bytes / ROWS_PART;
+        let (rows, threads) = (bytes / ROWS_PART, threads.max(1));
         Self {
-            slots: Arc::new(Semaphore::new(threads.max(1))),
+            slots: Arc::new(Semaphore::new(threads)),
+            threads,
             rows: Budget::new(rows),
             pictures: Budget::new(bytes - rows),
         }
+    }
+
+    /// Whether no picture is being decoded now, tiny ones aside.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.slots.available_permits() == self.threads
     }
 
     /// Takes room for all rows of a call, to be held until their runs have ended.

@@ -152,6 +152,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         output_bytes: model.settings().output_bytes,
         wide: wide.map(Mutex::new),
         busy: Arc::clone(busy),
+        decoders: Arc::clone(model.decoders()),
     });
     let mut sessions = vec![first];
     for _ in 1..workers {

@@ -256,7 +256,7 @@ impl Model {
         &self.settings
     }
 
-    pub(crate) fn decoders(&self) -> &Decoders {
+    pub(crate) fn decoders(&self) -> &Arc<Decoders> {
         &self.decoders
     }
 

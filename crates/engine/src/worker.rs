@@ -11,6 +11,7 @@ use runtime::{DType, RowsOut, RunError, Session, Stop, Tensor};
 use scheduler::Entry;
 
 use crate::buffers::Buffers;
+use crate::decoding::Decoders;
 use crate::job::{Answer, Floats, Job, Outcome, Want, Work};
 use crate::lane::{Batch, Lane};
 use crate::scores;
@@ -39,6 +40,8 @@ pub(crate) struct Crew {
     pub(crate) wide: Option<Mutex<Session>>,
     /// Workers of all models that are in a run.
     pub(crate) busy: Arc<AtomicUsize>,
+    /// They need cores, too.
+    pub(crate) decoders: Arc<Decoders>,
 }
 
 /// Runs batches until the lane is closed and empty.
@@ -71,7 +74,7 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
         crew.lane.waited(begin - entry.since);
     }
     let mut wide = None;
-    if rows == 1 && alone && queue_empty {
+    if rows == 1 && alone && queue_empty && crew.decoders.are_idle() {
         wide = crew.wide.as_ref().and_then(Mutex::try_lock);
     }
     let narrow = wide.is_none();
