@@ -23,6 +23,7 @@
 //! ```
 
 mod blueprint;
+mod decoder;
 mod device;
 mod dtype;
 mod library;
@@ -36,6 +37,7 @@ mod stop;
 mod tensor;
 
 pub use blueprint::{Blueprint, LoadError, SessionOptions};
+pub use decoder::{Decoder, DecoderSpec, Logits, Next};
 pub use device::{Chosen, CudaMissing, Device, DeviceError, DeviceWish};
 pub use dtype::{DType, DTypeError};
 pub use library::{LibraryChoice, LibraryError, Runtime, VERSION, cache_folder, preload_cuda_libraries};

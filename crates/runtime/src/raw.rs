@@ -22,6 +22,10 @@ use ort::sys;
 use crate::dtype::DType;
 use crate::tensor::{Data, Tensor};
 
+mod cache;
+
+pub(crate) use cache::{Cache, View};
+
 /// An `OrtValue` that may borrow its elements for `'a`.
 pub(crate) struct Value<'a> {
     ptr: *mut sys::OrtValue,
@@ -199,21 +203,24 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Runs the model. `inputs` pairs names with values; the answers come in the order of `outputs`.
+/// Runs the model. `inputs` pairs names with values; outputs that come with memory are written there, the others are returned
+/// in the order of `outputs`.
 ///
 /// Where a model's output is its input, the library answers with the borrowed input itself: outputs borrow the inputs.
 pub(crate) fn run<'v>(
     session: &Session,
     options: &RunOptions,
     inputs: &[(&CStr, &'v Value<'v>)],
-    outputs: &[&CStr],
+    outputs: &[(&CStr, Option<&View<'_>>)],
 ) -> ort::Result<Vec<Value<'v>>> {
     let input_names: Vec<*const c_char> = inputs.iter().map(|(name, _)| name.as_ptr()).collect();
     let input_values: Vec<*const sys::OrtValue> = inputs.iter().map(|(_, value)| value.ptr.cast_const()).collect();
-    let output_names: Vec<*const c_char> = outputs.iter().map(|name| name.as_ptr()).collect();
-    let mut output_values: Vec<*mut sys::OrtValue> = vec![ptr::null_mut(); outputs.len()];
-    // SAFETY: names are terminated and alive, the arrays have the lengths that are passed, and output pointers are null, so
-    // that the library makes the values. `Run` does not change the session in a way that other runs see (module doc).
+    let output_names: Vec<*const c_char> = outputs.iter().map(|(name, _)| name.as_ptr()).collect();
+    let mut output_values: Vec<*mut sys::OrtValue> =
+        outputs.iter().map(|(_, value)| value.map_or(ptr::null_mut(), |view| view.value().ptr)).collect();
+    // SAFETY: names are terminated and alive, the arrays have the lengths that are passed, and an output pointer is null, so
+    // that the library makes the value, or a living value over memory that may be written (`View`). `Run` does not change
+    // the session in a way that other runs see (module doc).
     let result = ortsys![@ort: unsafe Run(
         session.ptr().cast_mut(),
         options.ptr(),
@@ -227,7 +234,10 @@ pub(crate) fn run<'v>(
     // Owned before the result is looked at: a failed run may have made some.
     let mut values = Vec::with_capacity(output_values.len());
     let mut missing = false;
-    for ptr in output_values {
+    for ((_, given), ptr) in outputs.iter().zip(output_values) {
+        if given.is_some() {
+            continue;
+        }
         if ptr.is_null() {
             missing = true;
         } else {

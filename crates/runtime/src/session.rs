@@ -18,7 +18,7 @@ use crate::blueprint::{Loaded, Port};
 use crate::device::{Chosen, Device};
 use crate::dtype::DType;
 use crate::message;
-use crate::raw::{self, Value};
+use crate::raw::{self, Value, View};
 use crate::spec::{Shape, TensorSpec};
 use crate::stop::Stop;
 use crate::tensor::Tensor;
@@ -279,18 +279,34 @@ impl Session {
         outputs: &[&Port],
         stop: &Stop,
     ) -> Result<Vec<Value<'v>>, RunError> {
+        let outputs: Vec<(&CStr, Option<&View<'_>>)> =
+            outputs.iter().map(|port| (port.name.as_c_str(), None)).collect();
+        self.execute_into(inputs, &outputs, stop)
+    }
+
+    /// Runs, writing into the outputs that come with memory and returning the others.
+    pub(crate) fn execute_into<'v>(
+        &mut self,
+        inputs: &[(&CStr, &'v Value<'v>)],
+        outputs: &[(&CStr, Option<&View<'_>>)],
+        stop: &Stop,
+    ) -> Result<Vec<Value<'v>>, RunError> {
         self.runs = self.runs.wrapping_add(1);
         let options = if self.runs.is_multiple_of(SHRINK_EVERY) { &self.shrinking } else { &self.plain };
-        let names: Vec<&CStr> = outputs.iter().map(|port| port.name.as_c_str()).collect();
         let result = {
             let Some(_watched) = stop.watch(options) else { return Err(RunError::Stopped) };
-            raw::run(&self.loaded.graph, options, inputs, &names)
+            raw::run(&self.loaded.graph, options, inputs, outputs)
         };
         // A run that failed while it was being stopped failed because of it; the library's code does not tell.
         result.map_err(|error| if stop.is_stopped() { RunError::Stopped } else { self.error(&error) })
     }
 
-    fn error(&self, error: &ort::Error) -> RunError {
+    /// How the library describes CPU memory.
+    pub(crate) fn memory(&self) -> &MemoryInfo<'static> {
+        &self.memory
+    }
+
+    pub(crate) fn error(&self, error: &ort::Error) -> RunError {
         let text = error.message();
         let reason = message::plain(text);
         if message::is_out_of_memory(text) {
