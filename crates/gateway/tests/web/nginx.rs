@@ -24,6 +24,11 @@ impl Nginx {
         let address = free_address();
         let configured = Self::configure(folder.path(), &address, gateways, options);
         assert!(configured.status.success(), "{configured:?}");
+        Self::run(folder, address)
+    }
+
+    /// With a configuration that lies in the folder already.
+    fn run(folder: TempDir, address: String) -> Self {
         let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(program);
         command.arg("-p").arg(folder.path()).args([
@@ -306,6 +311,46 @@ fn tls_and_http_2_are_served_besides() {
 }
 
 #[test]
+fn as_one_site_of_many_it_answers_to_its_own_name() {
+    let (server, folder, address) =
+        (FakeServer::start(), tempfile::tempdir().expect("a temporary folder"), free_address());
+    let gateway = Gateway::start(&server.address.to_string(), &[]);
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    for name in ["conf/conf.d", "logs", "tmp"] {
+        std::fs::create_dir_all(place(name)).expect("a folder");
+    }
+    // A system's nginx with a default server of its own on the same port.
+    let system = format!(
+        "pid logs/nginx.pid;\nevents {{}}\nhttp {{\n  client_body_temp_path tmp/body;\n  proxy_temp_path tmp/proxy;\n  \
+         fastcgi_temp_path tmp/fastcgi;\n  uwsgi_temp_path tmp/uwsgi;\n  scgi_temp_path tmp/scgi;\n  \
+         include conf.d/*.conf;\n  server {{ listen {address} default_server; return 418; }}\n}}\n"
+    );
+    std::fs::write(place("conf/nginx.conf"), system).expect("a file");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nginx/configure");
+    let site = place("conf/conf.d/outboard.conf");
+    let configure = |more: &[&str]| {
+        let mut command = Command::new(script);
+        command.args(["--site", &site, "--listen", &address, "--gateway", &gateway.address]);
+        command.args(["--cache", &place("tmp/assets"), "--logs", &place("logs")]).args(more);
+        command.output().expect("nginx/configure runs")
+    };
+    let unnamed = configure(&[]);
+    assert_eq!(unnamed.status.code(), Some(2), "a site without a name would never be asked");
+    assert!(String::from_utf8_lossy(&unnamed.stderr).contains("--server-name"), "{unnamed:?}");
+    assert!(configure(&["--server-name", "outboard.example,www.outboard.example"]).status.success());
+    let nginx = Nginx::run(folder, address);
+    let asked = |host: &str| {
+        let head = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = connect(&nginx.address);
+        stream.write_all(head.as_bytes()).expect("is sent");
+        read(&mut stream).status
+    };
+    assert_eq!(asked("outboard.example"), 200);
+    assert_eq!(asked("www.outboard.example"), 200);
+    assert_eq!(asked("another.example"), 418);
+}
+
+#[test]
 fn what_could_change_the_files_meaning_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (listen, gateway, options) in [
@@ -315,6 +360,7 @@ fn what_could_change_the_files_meaning_is_refused() {
         ("127.0.0.1:1", "127.0.0.1:2", &["--rate", "0"]),
         ("127.0.0.1:1", "127.0.0.1:2", &["--tls-listen", "127.0.0.1:3"]),
         ("127.0.0.1:1", "127.0.0.1:2", &["--nonsense", "1"]),
+        ("127.0.0.1:1", "127.0.0.1:2", &["--server-name", "a.example"]),
     ] {
         let output = Nginx::configure(folder.path(), listen, gateway, options);
         assert_eq!(output.status.code(), Some(2), "{listen} {gateway} {options:?}: {output:?}");
