@@ -17,6 +17,9 @@ pub struct Batch {
     /// Small frames that came last.
     tail: BytesMut,
     remaining: usize,
+    /// Whether anything was pushed since the buffers were given back. Their capacity does not tell: what has been
+    /// written is cut off the front of it, while the memory stays.
+    holds: bool,
 }
 
 impl Batch {
@@ -28,6 +31,7 @@ impl Batch {
 
     /// Puts a frame behind the ones that wait.
     pub fn push(&mut self, frame: Frame) {
+        self.holds = true;
         self.remaining += frame.len();
         match frame.as_one() {
             Some(small) if small.len() < BY_REFERENCE => self.tail.extend_from_slice(small),
@@ -44,6 +48,7 @@ impl Batch {
             return;
         }
         self.seal();
+        self.holds = true;
         self.remaining += bytes.len();
         self.ready.push_back(bytes);
     }
@@ -52,6 +57,19 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.remaining == 0
+    }
+
+    /// Whether it has buffers, which it keeps for the next frames when all is written.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.holds
+    }
+
+    /// Gives the buffers back, unless something waits in them.
+    pub fn let_go(&mut self) {
+        if self.is_empty() {
+            *self = Self::new();
+        }
     }
 
     fn seal(&mut self) {
@@ -92,5 +110,33 @@ impl Buf for Batch {
             filled += 1;
         }
         filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MessageKind, Protocol};
+
+    fn frame(bytes: usize) -> Frame {
+        Frame::encode(Protocol::Binary, MessageKind::Reply, b"echo", 1, |output| output.write_bytes(&vec![0; bytes]))
+            .expect("it fits")
+    }
+
+    #[test]
+    fn what_is_written_keeps_its_buffers_until_they_are_given_back() {
+        for bytes in [10, 1_000, BY_REFERENCE + 1] {
+            let mut batch = Batch::new();
+            assert!(!batch.is_holding());
+            batch.push(frame(bytes));
+            batch.let_go();
+            let waiting = batch.remaining();
+            assert!(waiting > bytes, "what waits stays");
+            batch.advance(waiting);
+            assert!(batch.is_holding(), "{bytes} bytes");
+            batch.let_go();
+            assert!(!batch.is_holding());
+            assert_eq!(batch.tail.capacity() + batch.ready.capacity(), 0, "{bytes} bytes");
+        }
     }
 }

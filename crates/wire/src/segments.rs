@@ -8,8 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::envelope::{self, MessageKind, Protocol};
 use crate::{WireError, blob};
 
-/// Room for the head and the fields of an ordinary small message.
-const FIRST_BYTES: usize = 256;
+/// Room for an ordinary small message: the answer about a picture is 500 to 900 bytes. One that outgrows it is moved.
+const FIRST_BYTES: usize = 1024;
 
 /// What the protocols write into. `outside` holds the blobs and the places in `inline` before which they belong.
 pub(crate) struct Segments {
@@ -160,5 +160,26 @@ impl Frame {
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Frame({:?} {}, seqid {}, {} bytes)", self.protocol, self.kind, self.seqid, self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(data: &[u8]) -> Frame {
+        Frame::encode(Protocol::Binary, MessageKind::Reply, b"classify", 1, |output| output.write_bytes(data))
+            .expect("it fits")
+    }
+
+    #[test]
+    fn an_ordinary_answer_is_encoded_without_moving_it() {
+        for bytes in [0, 500, 784, 900] {
+            assert_eq!(reply(&vec![1; bytes]).inline.capacity(), FIRST_BYTES, "{bytes} bytes");
+        }
+        // What is larger is moved, and arrives nevertheless.
+        let large = reply(&[1; 5_000]);
+        assert!(large.inline.capacity() > FIRST_BYTES);
+        assert!(large.to_bytes().ends_with(&[1; 5_000]));
     }
 }
