@@ -1,6 +1,6 @@
 //! Numbers of bytes in settings: `"15 MiB"`, or a whole number.
 
-use std::fmt::Formatter;
+use std::fmt::{self, Formatter};
 
 use bytesize::ByteSize;
 use serde::de::{Error, Unexpected, Visitor};
@@ -30,14 +30,28 @@ impl Size {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// In the largest unit of which it is a whole number.
+    fn whole(self) -> Option<(u64, &'static str)> {
+        let unit = UNITS.iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit));
+        unit.map(|(unit, name)| (self.0 / unit, *name))
+    }
 }
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = UNITS.iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit));
-        match whole {
-            Some((unit, name)) => serializer.serialize_str(&format!("{} {name}", self.0 / unit)),
+        match self.whole() {
+            Some(_) => serializer.collect_str(self),
             None => serializer.serialize_u64(self.0),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.whole() {
+            Some((count, unit)) => write!(f, "{count} {unit}"),
+            None => write!(f, "{} bytes", self.0),
         }
     }
 }

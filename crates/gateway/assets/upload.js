@@ -45,18 +45,18 @@ function post(target, sent) {
 
 async function send(target) {
   const button = target.querySelector("button[type=submit]");
-  // One at a time: a paste while a picture is on its way is no second request.
-  if (button.disabled) return;
+  // One at a time: a paste while a picture is on its way is no second request. Not `disabled`, which would take the focus away.
+  if (button.disabled || button.getAttribute("aria-disabled") === "true") return;
   const bar = target.querySelector("[data-progress]");
-  const words = button.textContent;
-  button.disabled = true;
-  button.textContent = "Sending…";
+  const status = target.querySelector("[data-status]");
+  button.setAttribute("aria-disabled", "true");
+  status.textContent = "Sending…";
   // Small pictures are there before a bar could be seen.
   const late = setTimeout(() => { bar.hidden = false; }, 300);
   try {
     const answer = await post(target, (part) => {
       bar.value = 100 * part;
-      if (part === 1) button.textContent = "Looking…";
+      if (part === 1) status.textContent = "Looking…";
     });
     const page = new DOMParser().parseFromString(answer.responseText, "text/html");
     const main = page.querySelector("main");
@@ -73,8 +73,9 @@ async function send(target) {
     alert.textContent = `The picture could not be sent: ${error.message}. Check the connection and try again.`;
     document.querySelector("main [role=alert]")?.remove();
     target.before(alert);
-    button.disabled = false;
-    button.textContent = words;
+    status.textContent = "";
+    button.removeAttribute("aria-disabled");
+    button.focus();
   } finally {
     clearTimeout(late);
     bar.hidden = true;

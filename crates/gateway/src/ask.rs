@@ -23,6 +23,10 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TIMEOUT: &str = "x-request-timeout-ms";
 
+/// Most bytes of a model's name and of a reason in a log line: what a client wrote stands in them.
+const NAME: usize = 128;
+const REASON: usize = 1_024;
+
 /// A request on its way to an answer. Dropped without one, its client has left.
 pub(crate) struct Ask {
     pub(crate) request_id: RequestId,
@@ -116,7 +120,8 @@ impl Ask {
         let status = response.status().as_u16();
         self.process.metrics.answered(self.route, status, total.as_secs_f64());
         let quiet = matches!(self.route, Route::Health | Route::Asset) && status < 500;
-        let wanted = self.process.settings.log.requests == Requests::All && !quiet || status >= 500;
+        let all = self.process.settings.log.requests == Requests::All;
+        let wanted = problem.is_some() || status >= 500 || (all && !quiet);
         if wanted {
             let bytes_out = match response.body().size() {
                 BodySize::Sized(bytes) => bytes,
@@ -154,10 +159,10 @@ impl Ask {
             request_id = self.request_id.as_str(),
             caller,
             kind = self.route.name(),
-            model = self.told.model,
+            model = start_of(&self.told.model, NAME),
             status,
             outcome,
-            reason,
+            reason = reason.as_deref().map(|reason| start_of(reason, REASON)),
             queue_ms = millis(self.told.server.queue),
             device_ms = millis(self.told.server.run),
             total_ms = millis(total),
@@ -168,6 +173,11 @@ impl Ask {
             "request"
         );
     }
+}
+
+/// As much of the beginning as fits and is whole characters.
+pub(crate) fn start_of(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// The client's address: the peer's own, or what a trusted proxy says of the one before it.

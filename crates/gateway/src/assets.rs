@@ -17,6 +17,11 @@ const FILES: [(&str, &str, &str); 3] = [
     ("favicon.svg", "image/svg+xml", include_str!("../assets/favicon.svg")),
 ];
 
+/// For an address that names its content.
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
+/// For one that does not.
+const A_DAY: &str = "public, max-age=86400";
+
 static PREFIX: LazyLock<String> = LazyLock::new(|| {
     let mut digest = DefaultHasher::new();
     FILES.hash(&mut digest);
@@ -28,16 +33,19 @@ pub(crate) fn prefix() -> &'static str {
     &PREFIX
 }
 
-/// `/assets/{digest}/{file}`.
+/// `/assets/{digest}/{file}`. Another digest is another program's file: while gateways are replaced one after the other, a page
+/// of the new one may ask the old one, and whoever got the old file under the new address would keep it for a year.
 pub(crate) async fn file(
     request: HttpRequest,
     site: web::Data<Site>,
     path: web::Path<(String, String)>,
 ) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Asset);
-    let found = FILES.iter().find(|(name, ..)| *name == path.1);
-    let result =
-        found.map(|(_, kind, text)| response(kind, text)).ok_or_else(|| Fault::not_found("no such file").into());
+    let ours = prefix().strip_prefix("/assets/") == Some(path.0.as_str());
+    let found = FILES.iter().find(|(name, ..)| ours && *name == path.1);
+    let result = found
+        .map(|(_, kind, text)| response(kind, text, FOR_EVER))
+        .ok_or_else(|| Fault::not_found("no such file").into());
     ask.answer(result)
 }
 
@@ -45,13 +53,13 @@ pub(crate) async fn file(
 pub(crate) async fn icon(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Asset);
     let (_, kind, text) = FILES[2];
-    ask.answer(Ok(response(kind, text)))
+    ask.answer(Ok(response(kind, text, A_DAY)))
 }
 
-fn response(kind: &'static str, text: &'static str) -> HttpResponse {
+fn response(kind: &'static str, text: &'static str, keep: &'static str) -> HttpResponse {
     let mut head = HttpResponse::Ok();
     head.insert_header(ContentType(kind.parse().unwrap_or(actix_web::mime::TEXT_PLAIN)));
-    head.insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"));
+    head.insert_header((CACHE_CONTROL, keep));
     head.insert_header((HeaderName::from_static("x-content-type-options"), "nosniff"));
     head.body(text)
 }

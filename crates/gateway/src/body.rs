@@ -69,7 +69,7 @@ pub(crate) async fn read(
         request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
     let reading = async {
         if declared > limit {
-            discard(&mut payload).await;
+            discard(&mut payload, process).await;
             return Err(too_large(declared, limit, what));
         }
         let mut whole = BytesMut::new();
@@ -79,7 +79,7 @@ pub(crate) async fn read(
             share.grow(piece.len())?;
             let have = first.len() + whole.len();
             if have + piece.len() > limit {
-                discard(&mut payload).await;
+                discard(&mut payload, process).await;
                 return Err(too_large(have + piece.len(), limit, what));
             }
             if have == 0 {
@@ -100,15 +100,20 @@ pub(crate) async fn read(
     Ok((bytes, share))
 }
 
-/// Reads and forgets, so that the client is done sending before it is answered.
-pub(crate) async fn discard(payload: &mut actix_web::dev::Payload) {
-    let mut thrown = 0;
-    while let Some(Ok(piece)) = payload.next().await {
-        thrown += piece.len();
-        if thrown > DISCARD {
-            return;
+/// Reads and forgets, so that the client is done sending before it is answered; for as long as a body may take, and no longer: a
+/// client that never sends would otherwise hold its request for ever.
+pub(crate) async fn discard(payload: &mut actix_web::dev::Payload, process: &Process) {
+    let reading = async {
+        let mut thrown = 0;
+        while let Some(Ok(piece)) = payload.next().await {
+            thrown += piece.len();
+            if thrown > DISCARD {
+                return;
+            }
         }
-    }
+    };
+    // Past the time the answer leaves all the same.
+    let _ = tokio::time::timeout(process.settings.limits.body_time, reading).await;
 }
 
 pub(crate) fn slow(time: Duration) -> Fault {

@@ -1,5 +1,7 @@
 //! `POST /v1/classify`: pictures to labels, in three forms of request.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
@@ -8,11 +10,12 @@ use base64::Engine as _;
 use bytes::Bytes;
 use fault::Fault;
 use idl::inference::{Classification, ClassifyReply, Label, Timing};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use units::Deadline;
 use utoipa::ToSchema;
 
-use crate::ask::{Ask, ServerTimes};
+use crate::ask::{Ask, ServerTimes, start_of};
 use crate::backend::Classify;
 use crate::body::{self, Share};
 use crate::form;
@@ -21,7 +24,8 @@ use crate::problem::{ErrorBody, Problem};
 use crate::site::Site;
 
 /// What stands in the address; the same names as in a form or in JSON.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Query {
     model: Option<String>,
     top_k: Option<String>,
@@ -30,16 +34,55 @@ pub(crate) struct Query {
 /// A request in JSON. Give `image` or `images`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ClassifyBody {
+pub(crate) struct ClassifyBody<'a> {
     /// The model's name; may stand in the address instead.
     #[schema(example = "fashion-mnist")]
     model: Option<String>,
     /// One picture: base64, or a `data:` URL.
-    image: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>)]
+    image: Option<Text<'a>>,
     /// Several pictures.
-    images: Option<Vec<String>>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<Vec<String>>)]
+    images: Option<Texts<'a>>,
     /// How many labels, best first; 5 when absent.
     top_k: Option<i32>,
+}
+
+/// A text of the body, copied only where it has escapes in it.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Texts of the body, at most [`MOST`] and one.
+struct Texts<'a>(Vec<Text<'a>>);
+
+/// More pictures than any setting allows in one call: a list that goes on is not read, which bounds the memory that it takes.
+const MOST: usize = 4_096;
+
+impl<'de: 'a, 'a> Deserialize<'de> for Texts<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Vec<Text<'de>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of pictures in base64")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    if texts.len() == MOST {
+                        return Err(A::Error::custom(format!("more than {MOST} pictures in one call")));
+                    }
+                    texts.push(text);
+                }
+                Ok(texts)
+            }
+        }
+        from.deserialize_seq(Reader).map(Texts)
+    }
 }
 
 /// A class and how sure the model is of it.
@@ -153,7 +196,7 @@ async fn answer(
     let deadline = match ask.deadline(request) {
         Ok(deadline) => deadline,
         Err(fault) => {
-            body::discard(&mut payload.into_inner()).await;
+            body::discard(&mut payload.into_inner(), &site.process).await;
             return Err(fault.into());
         }
     };
@@ -202,13 +245,19 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     let limits = &site.process.settings.limits;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let query = web::Query::<Query>::from_query(request.query_string()).map(web::Query::into_inner).unwrap_or_default();
+    let query = match web::Query::<Query>::from_query(request.query_string()) {
+        Ok(query) => query.into_inner(),
+        Err(error) => {
+            body::discard(&mut payload.into_inner(), &site.process).await;
+            return Err(unreadable("the query", &error));
+        }
+    };
     let mut wanted = match essence.as_str() {
         "multipart/form-data" => form::read(request, payload, site).await?,
         "application/json" => {
             let limit = limits.json.as_u64() as usize;
             let (body, share) = body::read(request, payload, limit, "the JSON body", &site.process).await?;
-            from_json(&body, share)?
+            from_json(&body, share, limits.pictures_per_call)?
         }
         other if other.is_empty() || other.starts_with("image/") || other == "application/octet-stream" => {
             let limit = limits.picture.as_u64() as usize;
@@ -219,7 +268,7 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
             Wanted { model: String::new(), images: vec![image], top_k: None, many: false, share }
         }
         other => {
-            body::discard(&mut payload.into_inner()).await;
+            body::discard(&mut payload.into_inner(), &site.process).await;
             let other: String = other.chars().take(64).collect();
             return Err(Fault::unsupported_media(format!(
                 "content type is {other:?}, allowed are image/*, application/octet-stream, multipart/form-data and \
@@ -236,11 +285,23 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     if wanted.model.is_empty() {
         return Err(Fault::invalid_input("no model is named: add ?model=NAME").with_param("model"));
     }
-    let (have, limit) = (wanted.images.len(), limits.pictures_per_call);
-    if have > limit {
-        return Err(Fault::too_large(format!("{have} pictures in one call, the limit is {limit}")).with_param("images"));
+    if wanted.model.len() > MODEL {
+        let have = wanted.model.len();
+        return Err(Fault::invalid_input(format!("the model's name has {have} bytes, the limit is {MODEL}"))
+            .with_param("model"));
     }
     Ok(wanted)
+}
+
+/// Most bytes of a model's name.
+const MODEL: usize = 128;
+
+/// Something that a client wrote and that cannot be read. The reason can quote it, so it is cut.
+fn unreadable(what: &str, error: &dyn fmt::Display) -> Fault {
+    let reason = error.to_string();
+    let short = start_of(&reason, 200);
+    let dots = if short.len() < reason.len() { " ..." } else { "" };
+    Fault::invalid_input(format!("{what} cannot be read: {short}{dots}"))
 }
 
 /// # Errors
@@ -259,12 +320,11 @@ impl Wanted {
     }
 }
 
-fn from_json(body: &[u8], mut share: Share) -> Result<Wanted, Fault> {
-    let body: ClassifyBody = serde_json::from_slice(body)
-        .map_err(|error| Fault::invalid_input(format!("the JSON body cannot be read: {error}")))?;
+fn from_json(body: &[u8], mut share: Share, limit: usize) -> Result<Wanted, Fault> {
+    let body: ClassifyBody<'_> = serde_json::from_slice(body).map_err(|error| unreadable("the JSON body", &error))?;
     let (texts, many) = match (body.image, body.images) {
         (Some(one), None) => (vec![one], false),
-        (None, Some(several)) => (several, true),
+        (None, Some(several)) => (several.0, true),
         (Some(_), Some(_)) => {
             return Err(
                 Fault::invalid_input("both `image` and `images` are there, expected one of them").with_param("image")
@@ -275,10 +335,16 @@ fn from_json(body: &[u8], mut share: Share) -> Result<Wanted, Fault> {
     if texts.is_empty() {
         return Err(Fault::invalid_input("`images` is empty").with_param("images"));
     }
-    let mut images = Vec::with_capacity(texts.len());
-    for (number, text) in texts.iter().enumerate() {
+    // Before anything is decoded.
+    let have = texts.len();
+    if have > limit {
+        return Err(Fault::too_large(format!("{have} pictures in one call, the limit is {limit}")).with_param("images"));
+    }
+    let mut images = Vec::with_capacity(have);
+    for (number, Text(text)) in texts.iter().enumerate() {
         let place = if many { format!("images[{number}]") } else { "image".to_owned() };
-        share.grow(text.len() / 4 * 3)?;
+        let copied = if matches!(text, Cow::Owned(_)) { text.len() } else { 0 };
+        share.grow(text.len() / 4 * 3 + copied)?;
         images.push(picture(text, &place)?);
     }
     Ok(Wanted { model: body.model.unwrap_or_default(), images, top_k: body.top_k, many, share })

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use actix_web::http::header::HOST;
 use actix_web::{HttpRequest, HttpResponse, web};
 use minijinja::context;
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub(crate) async fn docs(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     let mut ask = Ask::new(&request, &site, Route::Page);
     let api: Value = serde_json::from_str(&TEXT).expect("it was written as JSON");
     let values = context! {
+        // Its characters need no escaping, and a slash that is escaped cannot be copied from the page's source.
+        here => minijinja::Value::from_safe_string(here(&request)),
         title => text(&api["info"]["title"]),
         description => text(&api["info"]["description"]),
         version => text(&api["info"]["version"]),
@@ -71,6 +74,18 @@ pub(crate) async fn docs(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     let page = site.process.templates.render("docs.html", values);
     let result = page.map(|page| pages::page_head(HttpResponse::Ok()).body(page));
     pages::finish(&mut ask, &site, result)
+}
+
+/// The address by which this page was asked for, as far as it can be told; it ends up in a shell, so it is letters and digits.
+fn here(request: &HttpRequest) -> String {
+    let host = request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let connection = request.connection_info();
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    let scheme = if connection.scheme() == "https" { "https" } else { "http" };
+    if host.is_empty() || host.len() > 255 || !host.chars().all(safe) {
+        return "http://127.0.0.1:8080".to_owned();
+    }
+    format!("{scheme}://{host}")
 }
 
 fn text(value: &Value) -> String {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use fault::Fault;
 use serde::{Deserialize, Serialize};
 use units::Deadline;
 use utoipa::ToSchema;
@@ -46,8 +47,14 @@ pub(crate) async fn live(request: HttpRequest, site: web::Data<Site>) -> HttpRes
         (status = 503, description = "Not ready, with the reason", body = HealthBody),
     ),
 )]
-pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>, query: web::Query<Query>) -> HttpResponse {
+pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Health);
+    let query = match web::Query::<Query>::from_query(request.query_string()) {
+        Ok(query) => query,
+        Err(error) => {
+            return ask.answer(Err(Fault::invalid_input(format!("the query cannot be read: {error}")).into()));
+        }
+    };
     let (ready, body) = if site.process.draining.load(Ordering::Acquire) {
         (false, HealthBody { status: "draining", reason: Some("the gateway is draining".to_owned()) })
     } else if query.scope.as_deref() == Some("self") {

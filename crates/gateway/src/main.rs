@@ -15,6 +15,7 @@ mod problem;
 mod settings;
 mod site;
 
+use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard, web};
 use clap::Parser;
 use fault::Fault;
 use rpc::Endpoint;
@@ -98,7 +99,8 @@ fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("outboard-gateway: {reason}");
+            // Not `eprintln`: that panics when nobody reads standard error any more, and the status would say so instead.
+            let _ = writeln!(std::io::stderr(), "outboard-gateway: {reason}");
             ExitCode::from(UNUSABLE)
         }
     }
@@ -111,7 +113,10 @@ fn start() -> Result<(), String> {
         print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
         return Ok(());
     }
-    chassis::exposure::check(settings.listen, Some(settings.auth.as_str()).filter(|auth| !auth.is_empty()))?;
+    settings.check().map_err(|error| error.to_string())?;
+    let auth = Some(settings.auth.as_str()).filter(|auth| !auth.is_empty());
+    chassis::exposure::check("listen", settings.listen, auth)?;
+    chassis::exposure::check("admin", settings.admin, auth)?;
     let servers: Vec<Endpoint> = settings
         .servers
         .iter()
@@ -120,13 +125,14 @@ fn start() -> Result<(), String> {
     if servers.is_empty() {
         return Err("settings: `servers` is empty, expected at least one host:port".to_owned());
     }
-    let _logs = chassis::logs::start(&settings.log)?;
+    let logs = chassis::logs::start(&settings.log)?;
     chassis::files::raise_limit(settings.limits.connections);
-    actix_web::rt::System::new().block_on(serve(settings, servers))
+    actix_web::rt::System::new().block_on(serve(settings, servers, &logs))
 }
 
-async fn serve(settings: Settings, servers: Vec<Endpoint>) -> Result<(), String> {
+async fn serve(settings: Settings, servers: Vec<Endpoint>, logs: &chassis::logs::Logs) -> Result<(), String> {
     let metrics = chassis::metrics::Metrics::new("outboard-gateway", env!("CARGO_PKG_VERSION"));
+    logs.counted_in(&metrics);
     let process = Arc::new(Process {
         metrics: GatewayMetrics::new(&metrics),
         templates: Templates::new(),
@@ -211,35 +217,44 @@ async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
 }
 
 fn routes(config: &mut web::ServiceConfig) {
+    let pictures = web::resource("/v1/classify").post(classify::post).default_service(only("POST"));
+    let upload = web::resource("/upload").route(get().to(pages::upload_form)).post(pages::upload);
     config
-        .service(web::resource("/v1/classify").post(classify::post).default_service(only("POST")))
-        .service(web::resource("/v1/models").get(models::list).default_service(only("GET")))
-        .service(web::resource("/v1/models/{model:.+}").get(models::one).default_service(only("GET")))
-        .service(web::resource("/health/live").get(health::live).default_service(only("GET")))
-        .service(web::resource("/health/ready").get(health::ready).default_service(only("GET")))
-        .service(web::resource("/openapi.json").get(description::openapi).default_service(only("GET")))
-        .service(web::resource("/docs").get(description::docs).default_service(only("GET")))
-        .service(web::resource("/").get(pages::home).default_service(only("GET")))
-        .service(
-            web::resource("/upload").get(pages::upload_form).post(pages::upload).default_service(only("GET and POST")),
-        )
-        .service(web::resource("/assets/{digest}/{file}").get(assets::file).default_service(only("GET")))
-        .service(web::resource("/favicon.ico").get(assets::icon).default_service(only("GET")))
+        .service(pictures)
+        .service(upload.default_service(only("GET, HEAD, POST")))
+        .service(web::resource("/v1/models").route(get().to(models::list)).default_service(read_only()))
+        .service(web::resource("/v1/models/{model:.+}").route(get().to(models::one)).default_service(read_only()))
+        .service(web::resource("/health/live").route(get().to(health::live)).default_service(read_only()))
+        .service(web::resource("/health/ready").route(get().to(health::ready)).default_service(read_only()))
+        .service(web::resource("/openapi.json").route(get().to(description::openapi)).default_service(read_only()))
+        .service(web::resource("/docs").route(get().to(description::docs)).default_service(read_only()))
+        .service(web::resource("/").route(get().to(pages::home)).default_service(read_only()))
+        .service(web::resource("/assets/{digest}/{file}").route(get().to(assets::file)).default_service(read_only()))
+        .service(web::resource("/favicon.ico").route(get().to(assets::icon)).default_service(read_only()))
         .default_service(web::to(unknown));
+}
+
+/// GET, and HEAD: the same answer, whose body actix leaves out.
+fn get() -> actix_web::Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+fn read_only() -> actix_web::Route {
+    only("GET, HEAD")
 }
 
 /// Answers every other method of a path.
 fn only(allowed: &'static str) -> actix_web::Route {
     web::to(move |request: HttpRequest, payload: web::Payload, site: web::Data<Site>| async move {
         let ask = Ask::new(&request, &site, Route::Unknown);
-        body::discard(&mut payload.into_inner()).await;
+        body::discard(&mut payload.into_inner(), &site.process).await;
         ask.answer(Err(Problem::Method { allowed }))
     })
 }
 
 async fn unknown(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Unknown);
-    body::discard(&mut payload.into_inner()).await;
+    body::discard(&mut payload.into_inner(), &site.process).await;
     let path: String = request.path().chars().take(128).collect();
     ask.answer(Err(Fault::not_found(format!("there is nothing at {path}")).into()))
 }

@@ -104,10 +104,18 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
     let selected = web::Query::<std::collections::HashMap<String, String>>::from_query(request.query_string())
         .ok()
         .and_then(|query| query.get("model").cloned());
-    let page = site
-        .process
-        .templates
-        .render("upload.html", context! { models => Value::from(Serde(&models)), selected, notice })?;
+    let limits = &site.process.settings.limits;
+    let page = site.process.templates.render(
+        "upload.html",
+        context! {
+            models => Value::from(Serde(&models)),
+            selected,
+            notice,
+            most_pictures => limits.pictures_per_call,
+            // All pictures of a call go to the server in one frame, which is a little larger than the largest picture.
+            most_bytes => limits.picture.to_string(),
+        },
+    )?;
     Ok(page_head(HttpResponse::Ok()).body(page))
 }
 
@@ -117,7 +125,7 @@ pub(crate) async fn upload(request: HttpRequest, payload: web::Payload, site: we
     let result = match ask.deadline(&request) {
         Ok(deadline) => result_page(&request, payload, &site, &mut ask, deadline).await,
         Err(fault) => {
-            body::discard(&mut payload.into_inner()).await;
+            body::discard(&mut payload.into_inner(), &site.process).await;
             Err(fault.into())
         }
     };

@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER};
 use fault::{Fault, Kind};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -96,6 +96,8 @@ impl Problem {
         // 499 has no name; every status of the table is a valid number.
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut head = HttpResponse::build(status);
+        // It may be another answer a moment later.
+        head.insert_header((CACHE_CONTROL, "no-store"));
         if let Some(seconds) = self.retry_after() {
             head.insert_header((RETRY_AFTER, seconds));
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use chassis::Size;
+use chassis::settings::{self, SettingsError};
 use serde::{Deserialize, Serialize};
 
 /// The file `config/gateway.toml` shows every key.
@@ -85,6 +86,35 @@ impl Settings {
     /// Keys whose value outside the file is a list with commas.
     pub(crate) const LISTS: [&str; 2] = ["servers", "trusted_proxies"];
 
+    /// # Errors
+    /// The first value out of its range, with key and range.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let limits = &self.limits;
+        let (picture, json) = (limits.picture.as_u64(), limits.json.as_u64());
+        for (key, value, allowed) in [
+            ("workers", self.workers as u64, 0..=1_024),
+            ("connections_per_server", self.connections_per_server as u64, 1..=1_024),
+            ("limits.connections", limits.connections as u64, 1..=1_000_000),
+            ("limits.picture", picture, 1..=1 << 30),
+            ("limits.json", json, 1..=1 << 30),
+            // Every body that is allowed must fit, or its sender would be told to try again for ever.
+            ("limits.bodies", limits.bodies.as_u64(), picture.max(json)..=1 << 44),
+            ("limits.pictures_per_call", limits.pictures_per_call as u64, 1..=4_096),
+        ] {
+            settings::within(key, value, allowed)?;
+        }
+        let (least, day) = (Duration::from_millis(1), Duration::from_secs(24 * 60 * 60));
+        for (key, value, allowed) in [
+            ("drain", self.drain, Duration::ZERO..=day),
+            ("limits.body_time", limits.body_time, least..=day),
+            ("limits.longest_deadline", limits.longest_deadline, least..=units::LONGEST),
+            ("limits.deadline", limits.deadline, least..=limits.longest_deadline),
+        ] {
+            settings::within_time(key, value, allowed)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn workers(&self) -> usize {
         if self.workers > 0 { self.workers } else { std::thread::available_parallelism().map_or(1, usize::from) }
     }
@@ -100,6 +130,28 @@ mod tests {
         let written: toml::Table = text.parse().expect("TOML");
         let ours = toml::Table::try_from(Settings::default()).expect("settings are TOML");
         assert_eq!(written, ours);
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_named_with_the_range() {
+        assert!(Settings::default().check().is_ok());
+        type Change = fn(&mut Settings);
+        let cases: [(Change, &str); 5] = [
+            (|it| it.workers = 5_000, "`workers` is 5000, allowed is 0 to 1024"),
+            (|it| it.limits.pictures_per_call = 0, "`limits.pictures_per_call` is 0, allowed is 1 to 4096"),
+            (|it| it.limits.bodies = Size::mib(1), "`limits.bodies` is 1048576, allowed is 22020096 to"),
+            (|it| it.limits.body_time = Duration::ZERO, "`limits.body_time` is 0ns, allowed is 1ms to"),
+            (
+                |it| it.limits.deadline = Duration::from_secs(3_600),
+                "`limits.deadline` is 3600s, allowed is 1ms to 600s",
+            ),
+        ];
+        for (change, says) in cases {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            let error = settings.check().expect_err(says).to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

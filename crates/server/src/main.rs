@@ -113,7 +113,9 @@ fn start() -> Result<(), String> {
         print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
         return Ok(());
     }
-    chassis::exposure::check(settings.listen, Some(settings.auth.as_str()).filter(|auth| !auth.is_empty()))?;
+    let auth = Some(settings.auth.as_str()).filter(|auth| !auth.is_empty());
+    chassis::exposure::check("listen", settings.listen, auth)?;
+    chassis::exposure::check("admin", settings.admin, auth)?;
     let logs = chassis::logs::start(&settings.log)?;
     let engine_settings = settings.engine()?;
     let library = Runtime::load(&settings.library()).map_err(|error| error.to_string())?;

@@ -1,6 +1,6 @@
 //! The gateway by itself.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
 use crate::client::{Answer, ask, classify, connect, form, get, read, request, wait_until};
@@ -127,17 +127,24 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
         ),
         (post(&[("content-type", "multipart/form-data")], b"hello"), 400, "invalid_input", "", "body"),
         (at("GET", "/v1/classify", &[], b""), 405, "method_not_allowed", "", "POST"),
-        (at("DELETE", "/upload", &[], b""), 405, "method_not_allowed", "", "GET"),
+        (at("DELETE", "/upload", &[], b""), 405, "method_not_allowed", "", "GET, HEAD, POST"),
+        (at("POST", "/v1/models", &[], b""), 405, "method_not_allowed", "", "GET, HEAD"),
+        (at("POST", "/v1/classify?model=a&model=b", &PNG, b"x"), 400, "invalid_input", "", "duplicate field"),
+        (at("POST", "/v1/classify?model=good&topk=3", &PNG, b"x"), 400, "invalid_input", "", "topk"),
+        (at("GET", "/health/ready?scope=self&scope=self", &[], b""), 400, "invalid_input", "", "duplicate field"),
+        (at("POST", &format!("/v1/classify?model={long}"), &PNG, b"x"), 400, "invalid_input", "model", "2000 bytes"),
+        (at("GET", "/assets/ffffffff/upload.js", &[], b""), 404, "not_found", "", "file"),
         (at("GET", "/v1/nothing", &[], b""), 404, "not_found", "", "/v1/nothing"),
         (at("GET", "/metrics", &[], b""), 404, "not_found", "", "/metrics"),
     ];
     for (number, (answer, status, code, param, says)) in cases.into_iter().enumerate() {
         let error = answer.error();
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "case {number}: {error}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "case {number}");
         assert_eq!(error["param"].as_str().unwrap_or_default(), param, "case {number}: {error}");
         assert!(error["message"].as_str().is_some_and(|text| text.contains(says)), "case {number}: {error}");
         if status == 405 {
-            assert!(answer.header("allow").is_some_and(|allowed| allowed.contains(says)), "case {number}");
+            assert_eq!(answer.header("allow"), Some(says), "case {number}");
         }
     }
     assert_eq!(server.arrived().len(), 1, "only the unknown model is the server's to know");
@@ -147,6 +154,87 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
     assert!(
         page.text().contains("role=\"alert\"") && page.text().contains(page.header("x-request-id").expect("an id"))
     );
+}
+
+#[test]
+fn what_a_client_writes_makes_neither_the_answer_nor_the_log_long() {
+    let (_server, gateway) = both(&[]);
+    let long = "k".repeat(1_000_000);
+    let model = format!(r#"{{"model": "{long}", "image": "aGVsbG8="}}"#);
+    let key = format!(r#"{{"{long}": 1}}"#);
+    let value = format!(r#"{{"top_k": "{long}"}}"#);
+    for (number, body) in [model, key, value].into_iter().enumerate() {
+        let id = format!("long-text-{number}");
+        let headers = [("content-type", "application/json"), ("x-request-id", id.as_str())];
+        let answer = ask(&gateway.address, "POST", "/v1/classify", &headers, body.as_bytes());
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_input"));
+        assert!(answer.body.len() < 1_000, "{id}: {} bytes", answer.body.len());
+        let event = gateway.event(&id).to_string();
+        assert!(event.len() < 2_000, "{id}: {} bytes", event.len());
+    }
+}
+
+#[test]
+fn more_pictures_than_a_call_may_have_are_not_decoded() {
+    let (_server, gateway) = both(&[]);
+    let send = |pictures: usize| {
+        let list = vec!["\"!\""; pictures].join(",");
+        let body = format!(r#"{{"model": "good", "images": [{list}]}}"#);
+        ask(&gateway.address, "POST", "/v1/classify", &JSON, body.as_bytes())
+    };
+    let many = send(5_000);
+    assert_eq!((many.status, many.code().as_str()), (400, "invalid_input"));
+    assert!(many.text().contains("more than 4096 pictures"), "{}", many.text());
+    let some = send(40);
+    assert_eq!((some.status, some.code().as_str()), (413, "too_large"), "told before anything is decoded");
+}
+
+#[test]
+fn a_body_that_never_comes_holds_nothing_for_longer_than_bodies_may_take() {
+    let (_server, gateway) = both(&["limits.body_time=100ms"]);
+    for path in ["/v1/nothing", "/v1/models", "/v1/classify?model=good", "/v1/classify?model=a&model=b"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 1000\r\n\r\n");
+        let mut stream = send(&gateway, head.as_bytes());
+        // The reader's own patience ends the test where the answer does not come.
+        let answer = read(&mut stream);
+        assert!((400..500).contains(&answer.status), "{path}: {}", answer.status);
+    }
+}
+
+#[test]
+fn head_is_answered_like_get_without_the_body() {
+    let (_server, gateway) = both(&[]);
+    for path in ["/upload", "/health/live", "/v1/models", "/docs"] {
+        let (status, body) = head(&gateway.address, path);
+        assert_eq!((status, get(&gateway.address, path).status), (200, 200), "{path}");
+        assert!(body.is_empty(), "{path}: a body of {} bytes", body.len());
+    }
+}
+
+/// Status and body of an answer to HEAD, whose Content-Length says how long the body would be.
+fn head(address: &str, path: &str) -> (u16, Vec<u8>) {
+    let mut stream = connect(address);
+    let request = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("is sent");
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("is answered");
+    let end = all.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
+    let status = std::str::from_utf8(&all[9..12]).ok().and_then(|text| text.parse().ok());
+    (status.expect("a status"), all.split_off(end))
+}
+
+#[test]
+fn the_documentation_names_the_address_by_which_it_was_asked_for() {
+    let (_server, gateway) = both(&[]);
+    let page = |host: &str| {
+        let mut stream = connect(&gateway.address);
+        let request = format!("GET /docs HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("is sent");
+        read(&mut stream).text().to_owned()
+    };
+    assert!(page("pictures.example.org:8443").contains("OUTBOARD=http://pictures.example.org:8443"));
+    let odd = page("x$(reboot)");
+    assert!(!odd.contains("reboot") && odd.contains("OUTBOARD=http://127.0.0.1:8080"));
 }
 
 #[test]
@@ -273,7 +361,7 @@ fn sigterm_finishes_what_is_in_flight_and_refuses_the_rest() {
 
 #[test]
 fn bodies_in_memory_have_a_limit_that_is_given_back() {
-    let (_server, gateway) = both(&["limits.bodies=64KiB"]);
+    let (_server, gateway) = both(&["limits.bodies=64KiB", "limits.picture=60KiB", "limits.json=60KiB"]);
     let mut head = request("POST", "/v1/classify?model=good", &PNG, &[7; 60_000]);
     head.truncate(head.len() - 1);
     let mut first = send(&gateway, &head);
