@@ -55,19 +55,3 @@ pub fn browser(script: &str) -> Command {
     command.arg(folder.join(script)).current_dir(folder);
     command
 }
-
-/// A test that cannot run here, told to `scripts/test`, which decides whether that is allowed.
-pub struct Skip;
-
-impl Skip {
-    /// Notes that the test `name` did not run because of `reason`.
-    pub fn note(name: &str, reason: &str) {
-        use std::io::Write as _;
-        eprintln!("skipped: {name}: {reason}");
-        if let Some(path) = std::env::var_os("OUTBOARD_SKIPS") {
-            let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-            let mut file = file.expect("the list of skipped tests can be written");
-            writeln!(file, "{name}\t{reason}").expect("the list of skipped tests can be written");
-        }
-    }
-}
