@@ -133,11 +133,21 @@ fn a_sane_request_id_is_kept_and_a_bad_one_replaced() {
 }
 
 #[test]
-fn a_budget_that_is_too_small_is_a_deadline_exceeded() {
+fn a_budget_reaches_the_server_and_comes_back_as_a_deadline_exceeded() {
     let stand = Stand::start(Parts { only: vec!["mnist".into()], ..Parts::default() });
-    let headers = [("content-type", "image/png"), ("x-request-timeout-ms", "abc")];
-    let answer = stand.http().post("/v1/classify?model=mnist", &headers, &data("shoe.png"));
+    let send = |budget: &str, picture: &[u8]| {
+        let headers = [("content-type", "image/png"), ("x-request-timeout-ms", budget)];
+        stand.http().post("/v1/classify?model=mnist", &headers, picture)
+    };
+    let answer = send("abc", &data("shoe.png"));
     assert_eq!((answer.status, answer.error_code().as_str()), (400, "invalid_input"), "{}", answer.text());
+    // Nine million pixels take many times as long to decode as there is.
+    let mut large = std::io::Cursor::new(Vec::new());
+    let picture = image::GrayImage::from_fn(3000, 3000, |x, y| image::Luma([(x ^ y) as u8]));
+    picture.write_to(&mut large, image::ImageFormat::Png).expect("is encoded");
+    let answer = send("1", large.get_ref());
+    assert_eq!((answer.status, answer.error_code().as_str()), (504, "deadline_exceeded"), "{}", answer.text());
+    assert_eq!(send("60000", &data("shoe.png")).status, 200, "and nothing is left of it");
 }
 
 #[test]
