@@ -49,7 +49,7 @@ pub(crate) struct Probe {
     /// Ask about this model only.
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// How long to wait for each answer, such as 500ms.
+    /// How long all of it may take, such as 500ms; with --deep that is every model's run together.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
     /// Only whether the process is alive: loading is, a hanging worker is not. A draining server takes no new

@@ -9,18 +9,26 @@ use wire::{Method, Outgoing, TSerializable};
 
 use crate::exit::{Failure, USAGE};
 
-/// A client of one server; every call has the same time.
+/// A client of one server.
 pub(crate) struct Client {
     channel: Channel,
     timeout: Duration,
+    /// Of all calls together.
+    end: Option<Deadline>,
 }
 
 impl Client {
-    /// Must be made inside a tokio runtime.
+    /// Each call has this time. Must be made inside a tokio runtime.
     pub(crate) fn new(address: &str, timeout: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::parse(address).map_err(|error| Failure::new(USAGE, error.to_string()))?;
         let config = ChannelConfig { connect_timeout: timeout, ..ChannelConfig::default() };
-        Ok(Self { channel: Channel::new(vec![endpoint], config), timeout })
+        Ok(Self { channel: Channel::new(vec![endpoint], config), timeout, end: None })
+    }
+
+    /// As [`Client::new`], but the time, which begins now, is that of all calls together.
+    pub(crate) fn with_one_deadline(address: &str, timeout: Duration) -> Result<Self, Failure> {
+        let end = Some(Deadline::after(Instant::now(), timeout));
+        Ok(Self { end, ..Self::new(address, timeout)? })
     }
 
     pub(crate) async fn call<Q, R>(
@@ -35,8 +43,8 @@ impl Client {
         let base = request.base_mut();
         base.request_id = Some(RequestId::generate().as_str().to_owned());
         base.caller = Some("outboard".to_owned());
-        let options = CallOptions::new(Deadline::after(Instant::now(), self.timeout));
-        let answer = self.channel.call(method, &mut request, options).await;
+        let deadline = self.end.unwrap_or_else(|| Deadline::after(Instant::now(), self.timeout));
+        let answer = self.channel.call(method, &mut request, CallOptions::new(deadline)).await;
         answer.map_err(|error| Failure::of_channel(&error))?.map_err(Failure::of_fault)
     }
 }

@@ -15,31 +15,75 @@ use crate::say::say;
 /// As many pictures as a server takes in one call by default.
 const PICTURES: usize = 16;
 
+/// Bytes of pictures in one call, unless a single one is larger: what a server takes in one frame by default (16,384,000)
+/// less what stands around them.
+const BYTES: usize = 16_000_000;
+
+/// What is asked about each picture.
+struct Question<'a> {
+    client: Client,
+    model: &'a str,
+    top_k: i32,
+}
+
 pub(super) async fn classify(files: &[PathBuf], model: &str, top_k: i32, target: &Target) -> Result<(), Failure> {
-    let client = Client::new(&target.server, target.timeout)?;
-    let mut all = Vec::new();
-    for group in files.chunks(PICTURES) {
-        let images = group.iter().map(|file| picture(file)).collect::<Result<Vec<_>, _>>()?;
+    let question = Question { client: Client::new(&target.server, target.timeout)?, model, top_k };
+    let mut found = Vec::new();
+    let done = question.ask_all(files, |file, result, timing, request_id| {
+        if target.json {
+            found.push(result_json(file, result, timing, request_id));
+        } else {
+            print_result(file, result, files.len() > 1);
+        }
+    });
+    let done = done.await;
+    // What was answered before something failed is not lost.
+    if target.json && (done.is_ok() || !found.is_empty()) {
+        say(json!(found));
+    }
+    done
+}
+
+impl Question<'_> {
+    /// Tells each picture's result, in order, as soon as it is there.
+    async fn ask_all(
+        &self,
+        files: &[PathBuf],
+        mut tell: impl FnMut(&Path, &Classification, &Timing, &str),
+    ) -> Result<(), Failure> {
+        let (mut group, mut images, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for file in files {
+            let picture = picture(file)?;
+            if !group.is_empty() && (group.len() == PICTURES || bytes + picture.len() > BYTES) {
+                self.ask(&std::mem::take(&mut group), std::mem::take(&mut images), &mut tell).await?;
+                bytes = 0;
+            }
+            bytes += picture.len();
+            images.push(picture);
+            group.push(file.as_path());
+        }
+        self.ask(&group, images, &mut tell).await
+    }
+
+    async fn ask(
+        &self,
+        files: &[&Path],
+        images: Vec<Bytes>,
+        tell: &mut impl FnMut(&Path, &Classification, &Timing, &str),
+    ) -> Result<(), Failure> {
         let request = ClassifyRequest {
-            model: Some(model.to_owned()),
+            model: Some(self.model.to_owned()),
             images: Some(images),
-            top_k: Some(top_k),
+            top_k: Some(self.top_k),
             ..ClassifyRequest::default()
         };
-        let reply = client.call(&idl::methods::CLASSIFY, request).await?;
+        let reply = self.client.call(&idl::methods::CLASSIFY, request).await?;
         let timing = reply.timing.unwrap_or_default();
-        for (file, result) in group.iter().zip(reply.results.unwrap_or_default()) {
-            if target.json {
-                all.push(result_json(file, &result, &timing, text(&reply.request_id)));
-            } else {
-                print_result(file, &result, files.len() > 1);
-            }
+        for (file, result) in files.iter().zip(reply.results.unwrap_or_default()) {
+            tell(file, &result, &timing, text(&reply.request_id));
         }
+        Ok(())
     }
-    if target.json {
-        say(format_args!("{}", json!(all)));
-    }
-    Ok(())
 }
 
 fn picture(file: &Path) -> Result<Bytes, Failure> {

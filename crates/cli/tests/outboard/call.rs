@@ -95,6 +95,37 @@ fn many_pictures_go_in_groups_that_a_server_takes_and_come_back_in_order() {
 }
 
 #[test]
+fn a_group_ends_before_it_is_larger_than_a_message() {
+    let fake = Fake::serving();
+    let (_folder, files) = files(4);
+    for (file, megabytes) in files.iter().zip([9, 9, 6, 2]) {
+        std::fs::write(file, vec![b' '; megabytes * 1_000_000]).unwrap();
+    }
+    let end = ["--model", "pictures", "--json", "--server", &fake.address];
+    let out = outboard(&with(&["call", "classify"], &files, &end)).with(0).out;
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json.as_array().map(Vec::len), Some(4));
+    let seen = fake.seen.lock().unwrap();
+    let sizes: Vec<_> = seen.classified.iter().map(|call| call.images.as_ref().unwrap().len()).collect();
+    assert_eq!(sizes, [1, 2, 1], "9; 9 and 6; 2");
+}
+
+#[test]
+fn what_was_answered_before_a_group_failed_is_printed() {
+    let fake = Fake::serving();
+    let (_folder, files) = files(20);
+    std::fs::write(&files[18], "broken").unwrap();
+    let end = ["--model", "pictures", "--json", "--server", &fake.address];
+    let ended = outboard(&with(&["call", "classify"], &files, &end)).with(22);
+    let json: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(json.as_array().map(Vec::len), Some(16));
+    assert!(ended.err.contains("a picture is broken"), "{}", ended.err);
+    // Nothing was answered: nothing is printed that could be taken for an answer.
+    let ended = outboard(&with(&["call", "classify"], &files[16..], &end)).with(22);
+    assert!(ended.out.is_empty(), "{}", ended.out);
+}
+
+#[test]
 fn a_table_names_scores_and_labels() {
     let fake = Fake::serving();
     let (_folder, files) = files(2);

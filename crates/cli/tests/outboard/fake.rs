@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fault::Kind;
@@ -23,13 +24,15 @@ pub(crate) struct Script {
     pub(crate) broken: Option<&'static str>,
     /// The shape that the first input of `numbers` is said to have.
     pub(crate) shape: Vec<i64>,
+    /// How long each `infer` and `classify` takes.
+    pub(crate) run_time: Duration,
 }
 
 impl Script {
     pub(crate) fn status(status: ServingStatus) -> Self {
         let health =
             CheckReply { status: Some(status), load: Some(0.25.into()), live: Some(true), ..CheckReply::default() };
-        Self { health, broken: None, shape: vec![-1, 3] }
+        Self { health, broken: None, shape: vec![-1, 3], run_time: Duration::ZERO }
     }
 }
 
@@ -187,6 +190,7 @@ impl idl::Inference for Methods {
     async fn infer(&self, _: CallContext, request: InferRequest) -> Result<InferReply, Fault> {
         let model = request.model.clone().unwrap_or_default();
         self.seen.lock().unwrap().inferred.push(request.clone());
+        tokio::time::sleep(self.script.run_time).await;
         self.refuse(&model)?;
         Ok(InferReply { outputs: request.inputs, model: request.model, ..InferReply::default() })
     }
@@ -194,9 +198,15 @@ impl idl::Inference for Methods {
     async fn classify(&self, _: CallContext, request: ClassifyRequest) -> Result<ClassifyReply, Fault> {
         let model = request.model.clone().unwrap_or_default();
         self.seen.lock().unwrap().classified.push(request.clone());
+        tokio::time::sleep(self.script.run_time).await;
         self.refuse(&model)?;
+        if request.images.iter().flatten().any(|image| image.starts_with(b"broken")) {
+            return Err(thrown(Kind::UnsupportedMedia.row().thrift, "a picture is broken"));
+        }
+        // Large pictures are told by their beginning.
+        let text = |image: &Bytes| String::from_utf8_lossy(&image[..image.len().min(20)]).trim_end().to_owned();
         let result = |image: &Bytes| Classification {
-            labels: Some(vec![label(&String::from_utf8_lossy(image), 0, 0.75), label("something else", 1, 0.25)]),
+            labels: Some(vec![label(&text(image), 0, 0.75), label("something else", 1, 0.25)]),
             format: Some("png".to_owned()),
             ..Classification::default()
         };

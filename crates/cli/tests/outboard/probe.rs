@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::time::Duration;
 
 use idl::health::ServingStatus;
 
@@ -91,6 +92,15 @@ fn deep_runs_only_the_model_that_is_named_and_a_fault_is_1() {
     assert!(fake.seen.lock().unwrap().inferred.is_empty());
     let err = outboard(&["probe", &fake.address, "--deep"]).with(1).err;
     assert!(err.contains("numbers") && err.contains("the model is broken"), "{err}");
+}
+
+#[test]
+fn the_time_is_that_of_the_whole_probe() {
+    // Each run alone would be done in time, both together cannot be.
+    let fake = Fake::start(Script { run_time: Duration::from_millis(700), ..Script::status(ServingStatus::SERVING) });
+    let err = outboard(&["probe", &fake.address, "--deep", "--timeout", "1s"]).with(4).err;
+    assert!(err.contains("model "), "the one that was running is named: {err}");
+    outboard(&["probe", &fake.address, "--deep", "--timeout", "1min"]).with(0);
 }
 
 #[test]
