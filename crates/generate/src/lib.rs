@@ -4,8 +4,14 @@
 //! nothing of a stop text ever leaves.
 //! Not here: the network (`runtime`), who may ask (`server`), HTTP (`gateway`).
 
+mod generator;
+mod request;
 mod sampling;
+mod slots;
 mod text;
 
+pub use generator::{Generator, Limits, Load, Ticket, Tokens};
+pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 pub use sampling::{Chosen, Sampler, Sampling};
+pub use slots::{Owner, Place, Slots};
 pub use text::{Text, Told};

@@ -1,34 +1,11 @@
 //! The runtime's decoder on tiny models: the tokens of the graph run alone, whatever else is in the cache.
 
-use std::path::{Path, PathBuf};
+mod support;
 
-use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Next, Runtime, SessionOptions, Stop, VERSION};
-use serde::Deserialize;
+use std::path::Path;
 
-#[derive(Deserialize)]
-struct Golden {
-    tokens: Vec<u32>,
-    answer: Vec<u32>,
-}
-
-fn folder(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(model)
-}
-
-fn golden(model: &str) -> Vec<Golden> {
-    let text = std::fs::read_to_string(folder(model).join("golden.json")).expect("is in the tree");
-    serde_json::from_str(&text).expect("as make.py writes it")
-}
-
-fn decoder(model: &str, slots: usize) -> Decoder {
-    let cache = runtime::cache_folder().expect("HOME is set");
-    let choice = LibraryChoice::At(cache.join(format!("onnxruntime/{VERSION}-cpu")));
-    // The message says to run scripts/onnxruntime cpu.
-    let runtime = Runtime::load(&choice).unwrap_or_else(|error| panic!("{error}"));
-    let blueprint = Blueprint::open(runtime, folder(model).join("onnx/model.onnx")).expect("is in the tree");
-    let options = SessionOptions { wish: DeviceWish::Cpu, intra_threads: 2, ..SessionOptions::default() };
-    Decoder::new(blueprint.session(&options).expect("loads"), slots, 256).expect("is a decoder")
-}
+use runtime::{Blueprint, Decoder, Next, SessionOptions, Stop};
+use support::{MODELS, decoder, golden, library};
 
 fn likeliest(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
@@ -62,7 +39,7 @@ fn the_numbers_are_read_from_the_graph() {
 
 #[test]
 fn tokens_are_those_of_the_graph_run_alone_however_the_prompt_is_cut() {
-    for model in ["tiny-llama", "tiny-qwen2"] {
+    for model in MODELS {
         let mut decoder = decoder(model, 3);
         for (at, golden) in golden(model).iter().enumerate() {
             for chunk in [1, 7, 64] {
@@ -75,7 +52,7 @@ fn tokens_are_those_of_the_graph_run_alone_however_the_prompt_is_cut() {
 
 #[test]
 fn rows_join_and_leave_and_nobodys_tokens_change() {
-    for model in ["tiny-llama", "tiny-qwen2"] {
+    for model in MODELS {
         let (mut decoder, all, stop) = (decoder(model, 8), golden(model), Stop::new());
         let mut told: Vec<Vec<u32>> = vec![Vec::new(); 8];
         let mut past = [0_usize; 8];
@@ -150,11 +127,8 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_graph_that_is_no_decoder_says_what_is_missing() {
-    let cache = runtime::cache_folder().expect("HOME is set");
-    let choice = LibraryChoice::At(cache.join(format!("onnxruntime/{VERSION}-cpu")));
-    let runtime = Runtime::load(&choice).unwrap_or_else(|error| panic!("{error}"));
     let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/testdata/echo_f32.onnx");
-    let session = Blueprint::open(runtime, echo).expect("there").session(&SessionOptions::default()).expect("loads");
+    let session = Blueprint::open(library(), echo).expect("there").session(&SessionOptions::default()).expect("loads");
     let error = Decoder::spec_of(&session).expect_err("an echo is no decoder");
     assert!(error.contains("GroupQueryAttention"), "{error}");
 }

@@ -1,0 +1,225 @@
+//! Which conversation lies in which slot of the cache, and what of it a new one can go on from.
+//!
+//! Why: a second question repeats everything that was said before; what the cache still holds of it needs no work. A slot whose
+//! answer is finished therefore stays as it is until it is needed.
+//! Promises: what is held is only ever shared between requests of one owner; the slot that was idle for longest goes first.
+
+/// A shorter match than this is not worth a copy between slots: working it out anew is about as quick.
+const WORTH_A_COPY: usize = 16;
+
+/// Whose conversations they are: callers that share a number share prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub u64);
+
+#[derive(Debug, Default)]
+struct Slot {
+    owner: Option<Owner>,
+    /// What the cache holds, from the first position on.
+    tokens: Vec<u32>,
+    busy: bool,
+    /// Greater is later.
+    used: u64,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The slot, which is the request's until [`Slots::leave`].
+    pub slot: usize,
+    /// So many tokens of the prompt are there already.
+    pub held: usize,
+    /// ... once they were copied from this slot.
+    pub copy_from: Option<usize>,
+}
+
+/// All slots of a cache.
+#[derive(Debug)]
+pub struct Slots {
+    slots: Vec<Slot>,
+    clock: u64,
+}
+
+impl Slots {
+    /// Empty slots.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self { slots: (0..count).map(|_| Slot::default()).collect(), clock: 0 }
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.busy).count()
+    }
+
+    /// A slot for a prompt; `None` when all are in use. At least the last token of the prompt is never held: its logits are
+    /// what the answer begins with.
+    pub fn enter(&mut self, owner: Owner, prompt: &[u32]) -> Option<Place> {
+        let wanted = &prompt[..prompt.len().saturating_sub(1)];
+        let common = |slot: &Slot| {
+            let same = slot.owner == Some(owner);
+            if same { slot.tokens.iter().zip(wanted).take_while(|(held, new)| held == new).count() } else { 0 }
+        };
+        let free = || self.slots.iter().enumerate().filter(|(_, slot)| !slot.busy);
+        // Of equals the first, so that slots in use lie close together.
+        let (oldest, _) = free().min_by_key(|(_, slot)| slot.used)?;
+        let (from, most) =
+            self.slots.iter().map(common).enumerate().max_by_key(|(at, held)| (*held, usize::MAX - at))?;
+        // The conversation itself goes on, or what is left of the old one is mostly shared: it is used where it lies. Where only
+        // a beginning is shared, as a system prompt, the old conversation is kept.
+        let goes_on = !self.slots[from].busy && 2 * most >= self.slots[from].tokens.len();
+        let place = if most > 0 && (goes_on || from == oldest) {
+            Place { slot: from, held: most, copy_from: None }
+        } else if most >= WORTH_A_COPY {
+            Place { slot: oldest, held: most, copy_from: Some(from) }
+        } else {
+            Place { slot: oldest, held: 0, copy_from: None }
+        };
+        self.clock += 1;
+        let slot = &mut self.slots[place.slot];
+        slot.busy = true;
+        slot.used = self.clock;
+        slot.owner = Some(owner);
+        slot.tokens.clear();
+        slot.tokens.extend_from_slice(&prompt[..place.held]);
+        Some(place)
+    }
+
+    /// The cache holds more of a slot's conversation.
+    pub fn extend(&mut self, slot: usize, tokens: &[u32]) {
+        self.slots[slot].tokens.extend_from_slice(tokens);
+    }
+
+    /// How many tokens a slot holds.
+    #[must_use]
+    pub fn held(&self, slot: usize) -> usize {
+        self.slots[slot].tokens.len()
+    }
+
+    /// What a slot holds beyond so many tokens is gone.
+    pub fn truncate(&mut self, slot: usize, tokens: usize) {
+        self.slots[slot].tokens.truncate(tokens);
+    }
+
+    /// The slot's request has ended; what it holds stays until the slot is needed.
+    pub fn leave(&mut self, slot: usize) {
+        self.clock += 1;
+        let slot = &mut self.slots[slot];
+        slot.busy = false;
+        slot.used = self.clock;
+    }
+
+    /// What a slot holds can no longer be trusted.
+    pub fn forget(&mut self, slot: usize) {
+        self.slots[slot].tokens.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Owner = Owner(1);
+    const OTHER: Owner = Owner(2);
+
+    fn at(slot: usize) -> Place {
+        Place { slot, held: 0, copy_from: None }
+    }
+
+    fn words(from: u32, count: u32) -> Vec<u32> {
+        (from..from + count).collect()
+    }
+
+    #[test]
+    fn slots_fill_from_the_first_and_then_there_is_none() {
+        let mut slots = Slots::new(2);
+        assert_eq!(slots.enter(ME, &[1, 2]), Some(at(0)));
+        assert_eq!(slots.enter(ME, &[5, 6]), Some(at(1)));
+        assert_eq!((slots.enter(ME, &[7]), slots.busy()), (None, 2));
+        slots.leave(0);
+        assert_eq!(slots.enter(ME, &[7]), Some(at(0)));
+    }
+
+    #[test]
+    fn the_next_turn_goes_on_where_the_last_one_ended() {
+        let mut slots = Slots::new(3);
+        let place = slots.enter(ME, &[1, 2, 3]).expect("free");
+        slots.extend(place.slot, &[1, 2, 3, 9, 8]);
+        slots.leave(place.slot);
+        let next = slots.enter(ME, &[1, 2, 3, 9, 8, 4, 5]).expect("free");
+        assert_eq!(next, Place { slot: 0, held: 5, copy_from: None });
+        assert_eq!(slots.held(0), 5);
+    }
+
+    #[test]
+    fn the_last_token_of_a_prompt_is_always_worked_out() {
+        let mut slots = Slots::new(1);
+        slots.enter(ME, &[1, 2, 3]);
+        slots.extend(0, &[1, 2, 3]);
+        slots.leave(0);
+        assert_eq!(slots.enter(ME, &[1, 2, 3]), Some(Place { slot: 0, held: 2, copy_from: None }));
+    }
+
+    #[test]
+    fn nothing_is_shared_with_others() {
+        let mut slots = Slots::new(2);
+        let long = words(0, 100);
+        slots.enter(ME, &long);
+        slots.extend(0, &long);
+        slots.leave(0);
+        assert_eq!(slots.enter(OTHER, &long), Some(at(1)));
+    }
+
+    #[test]
+    fn a_long_prefix_in_a_busy_slot_is_copied_and_a_short_one_is_not() {
+        for (shared, copies) in [(40, true), (10, false)] {
+            let mut slots = Slots::new(3);
+            let first = words(0, shared);
+            slots.enter(ME, &first);
+            slots.extend(0, &first);
+            let second: Vec<u32> = first.iter().copied().chain(words(500, 10)).collect();
+            let place = slots.enter(ME, &second).expect("free");
+            let expected = if copies { Place { slot: 1, held: 40, copy_from: Some(0) } } else { at(1) };
+            assert_eq!(place, expected);
+        }
+    }
+
+    #[test]
+    fn a_new_conversation_with_the_same_beginning_leaves_the_old_one_alone() {
+        let mut slots = Slots::new(2);
+        let old = words(0, 100);
+        slots.enter(ME, &old);
+        slots.extend(0, &old);
+        slots.leave(0);
+        let new: Vec<u32> = old[..30].iter().copied().chain(words(500, 10)).collect();
+        assert_eq!(slots.enter(ME, &new), Some(Place { slot: 1, held: 30, copy_from: Some(0) }));
+        let longer: Vec<u32> = old.iter().copied().chain(words(700, 3)).collect();
+        assert_eq!(slots.enter(ME, &longer), Some(Place { slot: 0, held: 100, copy_from: None }));
+    }
+
+    #[test]
+    fn what_was_idle_for_longest_goes_first() {
+        let mut slots = Slots::new(3);
+        for slot in 0..3 {
+            let prompt = words(100 * slot as u32, 5);
+            assert_eq!(slots.enter(ME, &prompt), Some(at(slot)));
+            slots.extend(slot, &prompt);
+        }
+        for slot in [1, 2, 0] {
+            slots.leave(slot);
+        }
+        assert_eq!(slots.enter(ME, &[900]), Some(at(1)));
+        assert_eq!(slots.enter(ME, &[901]), Some(at(2)));
+        assert_eq!(slots.enter(ME, &[902]), Some(at(0)));
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_not_used_again() {
+        let mut slots = Slots::new(1);
+        slots.enter(ME, &[1, 2, 3]);
+        slots.extend(0, &[1, 2, 3]);
+        slots.forget(0);
+        slots.leave(0);
+        assert_eq!(slots.enter(ME, &[1, 2, 3]), Some(at(0)));
+    }
+}

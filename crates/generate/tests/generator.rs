@@ -1,0 +1,201 @@
+//! Many answers at once, by tiny models: each as if it were alone.
+
+mod support;
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use generate::{Event, Finish, Generator, Limits, Owner, Refusal, Request, Sampling, Ticket, Tokens, Usage};
+use support::{MODELS, decoder, golden};
+
+/// Every token is its own number in angle brackets; none ends an answer.
+fn numbers() -> Tokens {
+    let bytes = (0..384).map(|token| format!("<{token}>").into_bytes().into_boxed_slice());
+    Tokens { bytes: bytes.collect(), ends: Vec::new() }
+}
+
+fn generator(model: &str, slots: usize, limits: Limits) -> Generator {
+    Generator::start(decoder(model, slots), numbers(), limits).expect("a thread")
+}
+
+fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
+    Request {
+        prompt: prompt.to_vec(),
+        max_tokens,
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        stops: Vec::new(),
+        logprobs: None,
+        owner: Owner(1),
+    }
+}
+
+fn submit(generator: &Generator, request: Request) -> Result<(Ticket, Receiver<Event>), Refusal> {
+    let (send, events) = channel();
+    let ticket = generator.submit(request, Box::new(move |event| send.send(event).is_ok()))?;
+    Ok((ticket, events))
+}
+
+/// What came of a request.
+#[derive(Debug)]
+struct Whole {
+    tokens: Vec<u32>,
+    text: String,
+    finish: Finish,
+    usage: Usage,
+}
+
+fn next(events: &Receiver<Event>) -> Event {
+    // Only so that a test that waits in vain ends.
+    events.recv_timeout(Duration::from_secs(60)).expect("an event")
+}
+
+fn whole(events: &Receiver<Event>) -> Whole {
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    loop {
+        match next(events) {
+            Event::Piece { text: more, token } => {
+                text.push_str(&more);
+                tokens.extend(token.map(|chosen| chosen.token));
+            }
+            Event::Finished { finish, usage, .. } => {
+                assert!(events.recv().is_err(), "something came after the end");
+                return Whole { tokens, text, finish, usage };
+            }
+            Event::Failed(reason) => panic!("{reason}"),
+        }
+    }
+}
+
+fn run(generator: &Generator, request: Request) -> Whole {
+    let (_ticket, events) = submit(generator, request).expect("is taken");
+    whole(&events)
+}
+
+#[test]
+fn answers_are_those_of_the_graph_alone_whoever_joins_and_leaves() {
+    for model in MODELS {
+        for (slots, piece) in [(1, 5), (3, 5), (16, 512)] {
+            let generator = generator(model, slots, Limits { waiting: 64, piece, piece_alone: 2 * piece });
+            // Each prompt several times with answers of other lengths, so that rows leave at other steps than they joined. Every
+            // one has an owner of its own: nothing is taken over from another.
+            let requests = golden(model)
+                .into_iter()
+                .flat_map(|golden| [3, 17, 40].map(|most| (golden.tokens.clone(), golden.answer[..most].to_vec())));
+            let begun: Vec<_> = requests
+                .enumerate()
+                .map(|(at, (prompt, answer))| {
+                    let request = Request { owner: Owner(at as u64), ..greedy(&prompt, answer.len()) };
+                    (submit(&generator, request).expect("is taken"), answer)
+                })
+                .collect();
+            for (at, ((_ticket, events), answer)) in begun.iter().enumerate() {
+                let got = whole(events);
+                assert_eq!(&got.tokens, answer, "{model}, {slots} slots, request {at}");
+                assert_eq!((got.finish, got.usage.completion, got.usage.cached), (Finish::Length, answer.len(), 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer_whatever_else_goes_on() {
+    let generator = generator("tiny-qwen2", 8, Limits::default());
+    let prompt = &golden("tiny-qwen2")[0].tokens;
+    let drawn =
+        |seed| Request { sampling: Sampling { seed, ..Sampling::default() }, owner: Owner(seed), ..greedy(prompt, 30) };
+    let alone = run(&generator, drawn(7)).tokens;
+    let crowd: Vec<_> = (100..110).map(|seed| submit(&generator, drawn(seed)).expect("is taken")).collect();
+    assert_eq!(run(&generator, Request { owner: Owner(0), ..drawn(7) }).tokens, alone);
+    let others: Vec<_> = crowd.iter().map(|(_, events)| whole(events).tokens).collect();
+    assert!(others.iter().all(|other| *other != alone), "another seed gave the same answer");
+}
+
+#[test]
+fn a_next_turn_goes_on_from_what_is_there_and_a_stranger_does_not() {
+    let generator = generator("tiny-llama", 4, Limits::default());
+    let prompt = &golden("tiny-llama")[6].tokens;
+    let first = run(&generator, greedy(prompt, 20));
+    assert_eq!(first.usage.cached, 0);
+    let mut turn: Vec<u32> = prompt.iter().chain(&first.tokens).copied().collect();
+    turn.extend([5, 6, 7]);
+    let fresh = run(&generator, Request { owner: Owner(2), ..greedy(&turn, 10) });
+    assert_eq!(fresh.usage.cached, 0, "another caller's conversation was used");
+    let second = run(&generator, greedy(&turn, 10));
+    // The last token of the first answer was told and never put in.
+    assert_eq!(second.usage.cached, prompt.len() + 19);
+    assert_eq!(second.tokens, fresh.tokens);
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
+    let generator = generator("tiny-qwen2", 2, Limits::default());
+    let golden = &golden("tiny-qwen2")[0];
+    let (before, at) = (&golden.answer[..4], &golden.answer[4..6]);
+    // From the middle of one token's text to the middle of the next one's.
+    let stop = format!("{}><{}", at[0], &at[1].to_string()[..1]);
+    let request = Request { stops: vec!["nowhere".to_owned(), stop], ..greedy(&golden.tokens, 40) };
+    let got = run(&generator, request);
+    let text: String = before.iter().map(|token| format!("<{token}>")).collect();
+    assert_eq!((got.text, got.finish), (format!("{text}<"), Finish::Stop(1)));
+    assert_eq!(got.usage.completion, 6);
+}
+
+#[test]
+fn the_end_token_ends_the_answer() {
+    let golden = &golden("tiny-llama")[1];
+    let end = golden.answer.iter().copied().find(|token| *token != golden.answer[0]).expect("another token");
+    let length = golden.answer.iter().position(|token| *token == end).expect("there");
+    let tokens = Tokens { ends: vec![end], ..numbers() };
+    let generator = Generator::start(decoder("tiny-llama", 2), tokens, Limits::default()).expect("a thread");
+    let got = run(&generator, greedy(&golden.tokens, 40));
+    assert_eq!((got.finish, got.tokens.as_slice()), (Finish::End, &golden.answer[..length]));
+    assert_eq!(got.usage.completion, length + 1);
+}
+
+#[test]
+fn who_leaves_frees_the_slot_wherever_the_request_is() {
+    let generator = generator("tiny-llama", 1, Limits { waiting: 1, ..Limits::default() });
+    let long = greedy(&golden("tiny-llama")[0].tokens, 200);
+    let (running, events) = submit(&generator, long.clone()).expect("is taken");
+    assert!(matches!(next(&events), Event::Piece { .. }));
+    let (waiting, quiet) = submit(&generator, long.clone()).expect("one may wait");
+    let refused = submit(&generator, long.clone()).expect_err("and no more");
+    assert_eq!(refused, Refusal::Full { waiting: 1, limit: 1 });
+    drop(waiting);
+    drop(running);
+    // The slot is free within a turn: the next one is answered though its predecessors had two hundred tokens to go.
+    let retry = || submit(&generator, greedy(&long.prompt, 3));
+    let (_ticket, after) = std::iter::repeat_with(retry).find_map(Result::ok).expect("there is room again");
+    assert_eq!(whole(&after).tokens.len(), 3);
+    assert!(quiet.try_iter().next().is_none(), "who left the queue is told nothing");
+    assert_eq!(generator.load().waiting, 0);
+}
+
+#[test]
+fn what_cannot_fit_is_refused_with_the_numbers() {
+    let generator = generator("tiny-llama", 1, Limits::default());
+    let refused = |request| submit(&generator, request).expect_err("does not fit").to_string();
+    let long = refused(greedy(&[1; 200], 57));
+    assert_eq!(long, "200 tokens of prompt and 57 of answer are more than the context of 256 tokens");
+    assert!(refused(greedy(&[], 1)).contains("no tokens"));
+    assert!(refused(greedy(&[1], 0)).contains("no tokens"));
+    assert_eq!(run(&generator, greedy(&[1; 200], 56)).finish, Finish::Length, "to the very end of the slot");
+}
+
+#[test]
+fn log_probabilities_come_with_their_tokens() {
+    let generator = generator("tiny-llama", 1, Limits::default());
+    let request = Request { logprobs: Some(2), ..greedy(&golden("tiny-llama")[0].tokens, 5) };
+    let (_ticket, events) = submit(&generator, request).expect("is taken");
+    let pieces: Vec<_> = events.iter().collect();
+    let chosen = pieces.iter().filter_map(|event| match event {
+        Event::Piece { token, .. } => token.as_ref(),
+        _ => None,
+    });
+    for chosen in chosen.clone() {
+        assert_eq!(chosen.top.len(), 2);
+        assert_eq!(chosen.top[0], (chosen.token, chosen.logprob), "the likeliest was taken");
+        assert!(chosen.top[1].1 <= chosen.logprob && chosen.logprob < 0.0, "{chosen:?}");
+    }
+    assert_eq!(chosen.count(), 5);
+}

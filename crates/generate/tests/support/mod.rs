@@ -1,0 +1,39 @@
+//! The tiny models of `testdata`.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions, VERSION};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+pub(crate) struct Golden {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) answer: Vec<u32>,
+}
+
+pub(crate) const MODELS: [&str; 2] = ["tiny-llama", "tiny-qwen2"];
+
+fn folder(model: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(model)
+}
+
+pub(crate) fn golden(model: &str) -> Vec<Golden> {
+    let text = std::fs::read_to_string(folder(model).join("golden.json")).expect("is in the tree");
+    serde_json::from_str(&text).expect("as make.py writes it")
+}
+
+pub(crate) fn library() -> &'static Runtime {
+    let cache = runtime::cache_folder().expect("HOME is set");
+    let choice = LibraryChoice::At(cache.join(format!("onnxruntime/{VERSION}-cpu")));
+    // The message says to run scripts/onnxruntime cpu.
+    Runtime::load(&choice).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn decoder(model: &str, slots: usize) -> Decoder {
+    let blueprint = Blueprint::open(library(), folder(model).join("onnx/model.onnx")).expect("is in the tree");
+    let options = SessionOptions { wish: DeviceWish::Cpu, intra_threads: 2, ..SessionOptions::default() };
+    Decoder::new(blueprint.session(&options).expect("loads"), slots, 256).expect("is a decoder")
+}
