@@ -155,9 +155,10 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Jpeg(JpegHeader),
-    /// Bytes of one pixel when expanded, before it is made 8 bit and opaque.
+    /// `pixel_bytes`: of one pixel when expanded, before it is made 8 bit and opaque. `gray_alpha`: that is what it then is.
     Png {
         pixel_bytes: u64,
+        gray_alpha: bool,
     },
     Gif,
     WebP {
@@ -247,8 +248,12 @@ impl Header {
                 // 32: rows of all components that are in work at once, up to 16 lines of 2 bytes.
                 (scaled * pixel_bytes + jpeg.coefficient_bytes() + row * 128, scaled)
             }
-            // Four rows of the decoder's own.
-            Coding::Png { pixel_bytes } => (pixels * pixel_bytes + row * pixel_bytes * 4, pixels),
+            Coding::Png { pixel_bytes, gray_alpha } => {
+                // On a coloured background gray becomes colour in a second buffer. The background is not known here.
+                let flattened = if gray_alpha && !wanted.gray { 3 } else { 0 };
+                // Four rows of the decoder's own.
+                (pixels * (pixel_bytes + flattened) + row * pixel_bytes * 4, pixels)
+            }
             // A frame that does not fill the screen is decoded beside it.
             Coding::Gif => (pixels * 8, pixels),
             // Frame, canvas and result of an animation, and code tables.

@@ -34,13 +34,20 @@ fn expected() -> Vec<Expected> {
 
 const WHITE: [u8; 3] = [255; 3];
 
+/// On which gray with alpha becomes colour.
+const COLOURED: [u8; 3] = [10, 200, 90];
+
 fn everything(gray: bool) -> Wanted {
     Wanted { gray, ..Wanted::EVERYTHING }
 }
 
 fn read(encoded: &[u8], limits: &Limits, gray: bool) -> Result<Picture, ImageError> {
+    read_on(encoded, limits, gray, WHITE)
+}
+
+fn read_on(encoded: &[u8], limits: &Limits, gray: bool, background: [u8; 3]) -> Result<Picture, ImageError> {
     let header = vision::inspect(encoded, limits)?;
-    let picture = vision::decode(encoded, &header, &everything(gray), WHITE)?;
+    let picture = vision::decode(encoded, &header, &everything(gray), background)?;
     assert_eq!((picture.width, picture.height), (header.width, header.height));
     Ok(picture)
 }
@@ -126,7 +133,7 @@ fn transparent_pixels_show_the_stated_background() {
     for file in ["rgba.png", "clear.png", "lossless-alpha.webp"] {
         let encoded = bytes(file);
         let header = vision::inspect(&encoded, &Limits::default()).expect(file);
-        for background in [WHITE, [10, 200, 90]] {
+        for background in [WHITE, COLOURED] {
             let picture = vision::decode(&encoded, &header, &Wanted::EVERYTHING, background).expect(file);
             assert_eq!(picture.pixels[..3], background, "{file}");
         }
@@ -168,10 +175,66 @@ fn budget(encoded: &[u8], limits: &Limits, gray: bool) -> u64 {
 fn no_file_takes_more_memory_than_its_header_announces() {
     for expected in expected() {
         let encoded = bytes(&expected.file);
-        for gray in [false, true] {
+        for (gray, background) in [(false, WHITE), (true, WHITE), (false, COLOURED), (true, COLOURED)] {
             let budget = budget(&encoded, &Limits::default(), gray);
-            let (result, most) = held::most_held(|| read(&encoded, &Limits::default(), gray));
+            let (result, most) = held::most_held(|| read_on(&encoded, &Limits::default(), gray, background));
             assert!(most <= budget, "{}: {most} bytes held, {budget} announced: {:?}", expected.file, result.err());
+        }
+    }
+}
+
+/// A PNG of gray and alpha, large enough for its pixels to outweigh whatever else a decoder keeps.
+fn gray_with_alpha(depth: png::BitDepth, alpha: Alpha, on_its_side: bool) -> Vec<u8> {
+    let (width, height) = (1200, 900);
+    let mut encoded = Vec::new();
+    let mut encoder = png::Encoder::new(&mut encoded, width, height);
+    encoder.set_depth(depth);
+    let samples = match alpha {
+        Alpha::EachPixel => {
+            encoder.set_color(png::ColorType::GrayscaleAlpha);
+            2
+        }
+        Alpha::OneLevel => {
+            encoder.set_color(png::ColorType::Grayscale);
+            encoder.set_trns(vec![0, 0]);
+            1
+        }
+    };
+    let mut writer = encoder.write_header().expect("a header");
+    if on_its_side {
+        // One entry in big-endian order: orientation (0x0112), a short, one of them, 6.
+        let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        writer.write_chunk(png::chunk::ChunkType(*b"eXIf"), exif).expect("a chunk");
+    }
+    let bytes = if depth == png::BitDepth::Sixteen { 2 } else { 1 };
+    writer.write_image_data(&vec![0; (width * height) as usize * samples * bytes]).expect("pixels");
+    drop(writer);
+    encoded
+}
+
+/// How a gray PNG is transparent.
+#[derive(Clone, Copy, Debug)]
+enum Alpha {
+    EachPixel,
+    OneLevel,
+}
+
+#[test]
+fn gray_with_alpha_takes_no_more_than_announced_on_any_background() {
+    for depth in [png::BitDepth::Eight, png::BitDepth::Sixteen] {
+        for (alpha, on_its_side) in
+            [(Alpha::EachPixel, false), (Alpha::EachPixel, true), (Alpha::OneLevel, false), (Alpha::OneLevel, true)]
+        {
+            let encoded = gray_with_alpha(depth, alpha, on_its_side);
+            for (gray, background) in [(false, WHITE), (true, WHITE), (false, COLOURED), (true, COLOURED)] {
+                let budget = budget(&encoded, &Limits::default(), gray);
+                let (result, most) = held::most_held(|| read_on(&encoded, &Limits::default(), gray, background));
+                let case = format!("{depth:?} {alpha:?} on its side: {on_its_side}, gray: {gray}, {background:?}");
+                let picture = result.expect(&case);
+                assert_eq!(picture.width, if on_its_side { 900 } else { 1200 }, "{case}");
+                assert_eq!(picture.channels == Channels::Rgb, !gray && background == COLOURED, "{case}");
+                assert!(most <= budget, "{case}: {most} bytes held, {budget} announced");
+            }
         }
     }
 }
@@ -249,11 +312,11 @@ fn damaged_files_neither_panic_nor_grow() {
                     damaged[at] = if random.bool() { random.u8(..) } else { damaged[at] ^ (1 << random.u8(0..8)) };
                 }
             }
-            let gray = random.bool();
+            let (gray, background) = (random.bool(), if random.bool() { WHITE } else { COLOURED });
             // A damaged WebP may claim a partition of 2^24 bytes, reserved (zero pages, untouched) before it is read.
             let claimed = if damaged.get(8..12) == Some(b"WEBP") { 17 << 20 } else { 0 };
             let budget = budget(&damaged, &limits, gray) + claimed;
-            let (result, most) = held::most_held(|| read(&damaged, &limits, gray));
+            let (result, most) = held::most_held(|| read_on(&damaged, &limits, gray, background));
             let name = format!("{} round {round}", expected.file);
             assert!(most <= budget, "{name}: {most} bytes held, {budget} announced: {:?}", result.err());
             assert_ne!(kind(&result), "a defect", "{name}: {:?}", result.err());

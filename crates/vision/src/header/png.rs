@@ -39,7 +39,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Found, ImageError> {
     };
     let samples = samples + u64::from(has_clear_colour);
     let pixel_bytes = if depth == 16 { samples * 2 } else { samples };
-    Ok(Found { stored: (width, height), orientation, coding: Coding::Png { pixel_bytes }, has_profile })
+    let coding = Coding::Png { pixel_bytes, gray_alpha: colour == 4 || colour == 0 && has_clear_colour };
+    Ok(Found { stored: (width, height), orientation, coding, has_profile })
 }
 
 /// The chunk at the start of `bytes`, if it is all there with its checksum: name and body.
