@@ -1,0 +1,71 @@
+//! How many tokens a second a model gives to so many answers at once, without any server around it.
+//!
+//! tokens_per_second FOLDER STREAMS TOKENS [THREADS]
+//!
+//! FOLDER is a model in Hugging Face's layout. Every stream gets the same prompt of 64 tokens and gives TOKENS greedy ones. Prints one
+//! line of JSON; `decode_per_second` counts from the moment when all streams have their first token.
+
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use generate::{Event, Generator, Limits, Owner, Request, Sampling, Tokens};
+use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions};
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, streams, tokens, rest @ ..] = words.as_slice() else {
+        eprintln!("tokens_per_second FOLDER STREAMS TOKENS [THREADS]");
+        std::process::exit(2);
+    };
+    let number = |text: &String| text.parse::<usize>().expect("a count is a number");
+    let (streams, tokens) = (number(streams), number(tokens));
+    let runtime = Runtime::load(&LibraryChoice::Search).unwrap_or_else(|error| panic!("{error}"));
+    let options = SessionOptions {
+        wish: DeviceWish::Cpu,
+        intra_threads: rest.first().map_or(0, number),
+        ..SessionOptions::default()
+    };
+    let blueprint = Blueprint::open(runtime, format!("{folder}/onnx/model.onnx")).expect("there is a model");
+    let session = blueprint.session(&options).expect("the model loads");
+    let decoder = Decoder::new(session, streams, 64 + tokens).expect("it is a decoder");
+    let generator = Generator::start(decoder, Tokens::default(), Limits::default()).expect("a thread");
+    let (send, events) = channel();
+    let begin = Instant::now();
+    let tickets: Vec<_> = (0..streams)
+        .map(|stream| {
+            let send = send.clone();
+            let request = Request {
+                prompt: (0..64).map(|at| 1000 + (at * 37) % 500).collect(),
+                max_tokens: tokens,
+                sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+                stops: Vec::new(),
+                logprobs: None,
+                owner: Owner(stream as u64),
+            };
+            generator.submit(request, Box::new(move |event| send.send((stream, event)).is_ok())).expect("is taken")
+        })
+        .collect();
+    let (mut told, mut ended, mut all_began, mut after) = (vec![0_usize; streams], 0, None, 0);
+    while ended < streams {
+        match events.recv().expect("the generator lives") {
+            (stream, Event::Piece { .. }) => {
+                told[stream] += 1;
+                if all_began.is_some() {
+                    after += 1;
+                } else if told.iter().all(|count| *count > 0) {
+                    all_began = Some(Instant::now());
+                }
+            }
+            (_, Event::Finished { .. }) => ended += 1,
+            (_, Event::Failed(reason)) => panic!("{reason}"),
+        }
+    }
+    drop(tickets);
+    let (all, decode) = (begin.elapsed(), all_began.map_or(begin.elapsed(), |began| began.elapsed()));
+    println!(
+        "{{\"streams\": {streams}, \"per_second\": {:.1}, \"decode_per_second\": {:.1}, \"first_tokens_ms\": {:.0}}}",
+        told.iter().sum::<usize>() as f64 / all.as_secs_f64(),
+        after as f64 / decode.as_secs_f64(),
+        (all - decode).as_secs_f64() * 1e3
+    );
+}
