@@ -28,6 +28,7 @@ pub struct Program {
     name: String,
     child: Child,
     log: PathBuf,
+    farewell: Option<Signal>,
 }
 
 impl Program {
@@ -42,7 +43,14 @@ impl Program {
         let errors = file.try_clone().expect("a file handle can be doubled");
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) does not start: {error}"));
-        Self { name: name.to_owned(), child, log }
+        Self { name: name.to_owned(), child, log, farewell: None }
+    }
+
+    /// When dropped it first gets this signal and ten seconds: for a program that has children, which only it can end.
+    #[must_use]
+    pub fn with_farewell(mut self, signal: Signal) -> Self {
+        self.farewell = Some(signal);
+        self
     }
 
     /// The process id.
@@ -98,6 +106,16 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if let Some(signal) = self.farewell
+            && self.ended().is_none()
+        {
+            self.signal(signal);
+            // Not `wait`: its panic here could be a second one.
+            let begin = Instant::now();
+            while self.ended().is_none() && begin.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         self.kill();
         if std::thread::panicking() {
             let log = self.log();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
@@ -43,7 +44,6 @@ impl Default for Parts {
 
 /// The running programs.
 pub struct Stand {
-    folder: TempDir,
     parts: Parts,
     /// Ports: server, server's admin, gateway, gateway's admin, nginx.
     ports: [u16; 5],
@@ -53,6 +53,8 @@ pub struct Stand {
     pub gateway: Option<Program>,
     /// The real nginx.
     pub nginx: Option<Program>,
+    /// Last, so that it is still there when a program tells the end of its log.
+    folder: TempDir,
 }
 
 impl Stand {
@@ -69,7 +71,7 @@ impl Stand {
         let ports: Vec<u16> = holders.iter().map(|l| l.local_addr().expect("bound").port()).collect();
         drop(holders);
         let ports = ports.try_into().expect("five ports");
-        let mut stand = Self { folder, parts, ports, server: None, gateway: None, nginx: None };
+        let mut stand = Self { parts, ports, server: None, gateway: None, nginx: None, folder };
         stand.launch_server();
         if stand.parts.web {
             stand.launch_gateway();
@@ -166,7 +168,8 @@ impl Stand {
         let nginx = if std::path::Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(nginx);
         command.arg("-p").arg(&prefix).args(["-c", "conf/nginx.conf", "-e", "logs/error.log", "-g", "daemon off;"]);
-        self.nginx = Some(Program::start("nginx", command, self.folder.path()));
+        // Its master takes the workers with it only when it is asked.
+        self.nginx = Some(Program::start("nginx", command, self.folder.path()).with_farewell(Signal::TERM));
     }
 
     /// Waits until the server, and the web side when there is one, say that they are ready.

@@ -100,3 +100,29 @@ fn sigterm_under_load_loses_nothing() {
         assert!(wrong.is_empty(), "{part}: {wrong:?}");
     }
 }
+
+/// The processes whose parent is `id`.
+fn children(id: u32) -> Vec<u32> {
+    let parent = |process: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // The name before it, in brackets, may hold anything; then come the state and the parent.
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok())
+    };
+    let all = std::fs::read_dir("/proc").expect("Linux has it").flatten();
+    let processes = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter(|process| parent(process) == Some(id)).collect()
+}
+
+#[test]
+fn nothing_of_a_stand_is_left_when_it_goes() {
+    let stand = Stand::start(Parts { only: vec!["mnist".into()], ..Parts::default() });
+    let all = [&stand.server, &stand.gateway, &stand.nginx].map(|program| program.as_ref().expect("started").id());
+    let workers = children(all[2]);
+    assert!(!workers.is_empty(), "nginx has workers");
+    let folder = stand.folder().to_owned();
+    drop(stand);
+    for process in all.into_iter().chain(workers) {
+        assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "process {process} is left");
+    }
+    assert!(!folder.exists());
+}
