@@ -8,10 +8,14 @@ mod generator;
 mod request;
 mod sampling;
 mod slots;
+mod template;
 mod text;
+mod vocabulary;
 
 pub use generator::{Generator, Limits, Load, Ticket, Tokens};
 pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 pub use sampling::{Chosen, Sampler, Sampling};
 pub use slots::{Owner, Place, Slots};
+pub use template::{Message, Template};
 pub use text::{Text, Told};
+pub use vocabulary::{FolderError, Vocabulary};

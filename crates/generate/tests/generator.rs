@@ -5,7 +5,10 @@ mod support;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use generate::{Event, Finish, Generator, Limits, Owner, Refusal, Request, Sampling, Ticket, Tokens, Usage};
+use generate::{
+    Event, Finish, Generator, Limits, Message, Owner, Refusal, Request, Sampling, Template, Ticket, Tokens, Usage,
+    Vocabulary,
+};
 use support::{MODELS, decoder, golden};
 
 /// Every token is its own number in angle brackets; none ends an answer.
@@ -198,4 +201,31 @@ fn log_probabilities_come_with_their_tokens() {
         assert!(chosen.top[1].1 <= chosen.logprob && chosen.logprob < 0.0, "{chosen:?}");
     }
     assert_eq!(chosen.count(), 5);
+}
+
+#[test]
+fn text_goes_in_and_text_comes_out() {
+    for model in MODELS {
+        let folder = support::folder(model);
+        let vocabulary = Vocabulary::open(&folder).unwrap_or_else(|error| panic!("{error}"));
+        let template = Template::open(&folder).unwrap_or_else(|error| panic!("{error}")).expect("the model has one");
+        let generator = Generator::start(decoder(model, 2), vocabulary.tokens(), Limits::default()).expect("a thread");
+        for golden in golden(model) {
+            let prompt = vocabulary.encode(&golden.prompt, true).expect("is text");
+            assert_eq!(prompt, golden.tokens, "{model}, {:?}", golden.prompt);
+            let got = run(&generator, greedy(&prompt, 40));
+            assert_eq!((got.tokens, got.text), (golden.answer, golden.text), "{model}, {:?}", golden.prompt);
+        }
+        let message = Message { role: "user".to_owned(), content: "Ask it".to_owned(), name: None };
+        let text = template.render(&[message]).expect("renders");
+        assert_eq!(text, "<|im_start|>user\nAsk it<|im_end|>\n<|im_start|>assistant\n");
+        let tokens = vocabulary.encode(&text, false).expect("is text");
+        let end = vocabulary.ends()[0];
+        assert_eq!(
+            tokens.iter().filter(|token| **token == end).count(),
+            1,
+            "the template's own tokens are one token each"
+        );
+        assert_eq!(vocabulary.bytes(end), b"", "they are no text");
+    }
 }

@@ -10,13 +10,15 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 pub(crate) struct Golden {
+    pub(crate) prompt: String,
     pub(crate) tokens: Vec<u32>,
+    pub(crate) text: String,
     pub(crate) answer: Vec<u32>,
 }
 
 pub(crate) const MODELS: [&str; 2] = ["tiny-llama", "tiny-qwen2"];
 
-fn folder(model: &str) -> PathBuf {
+pub(crate) fn folder(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(model)
 }
 
