@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -39,6 +39,9 @@ const CONNECTIONS: usize = 64;
 /// One connection brings one request, and both are over after this: peers that say nothing, or take nothing, cannot keep
 /// the listener from others.
 const EXCHANGE: Duration = Duration::from_secs(10);
+
+/// What every page is asked for with.
+const ALLOWED: &str = "GET, HEAD";
 
 /// Listens on `address` and serves until the process ends.
 ///
@@ -86,20 +89,23 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let (well, sentence) = health();
         (if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text, format!("{sentence}\n"))
     };
-    let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
+    // An answer to HEAD is the same; hyper leaves its body out.
+    let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (status, kind, body) = match request.uri().path() {
+        _ if !allowed => (StatusCode::METHOD_NOT_ALLOWED, text, format!("only {ALLOWED}\n")),
+        "/metrics" => {
             (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics.page())
         }
-        (&Method::GET, "/health/ready") => health(&pages.ready),
-        (&Method::GET, "/health/live") => health(&pages.live),
-        (&Method::GET, _) => {
-            (StatusCode::NOT_FOUND, text, "there are /metrics, /health/ready and /health/live\n".to_owned())
-        }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET\n".to_owned()),
+        "/health/ready" => health(&pages.ready),
+        "/health/live" => health(&pages.live),
+        _ => (StatusCode::NOT_FOUND, text, "there are /metrics, /health/ready and /health/live\n".to_owned()),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if !allowed {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(ALLOWED));
+    }
     response
 }
 
@@ -134,11 +140,20 @@ mod tests {
             ("GET /health/ready?x=y", "503", "model x is loading"),
             ("GET /health/live", "200", "live"),
             ("GET /", "404", "/metrics"),
-            ("POST /metrics", "405", "only GET"),
+            ("POST /metrics", "405", "only GET, HEAD"),
         ] {
             let answer = ask(address, line).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(says), "{line}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn head_is_answered_like_get_without_the_body_and_other_methods_are_told_so() {
+        let address = start(SocketAddr::from(([127, 0, 0, 1], 0)), pages()).await.expect("a free port");
+        let head = ask(address, "HEAD /health/ready").await;
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with("\r\n\r\n"), "{head}");
+        let other = ask(address, "DELETE /metrics").await;
+        assert!(other.to_lowercase().contains("\r\nallow: get, head\r\n"), "{other}");
     }
 
     #[tokio::test]

@@ -78,7 +78,8 @@ impl Default for Settings {
     }
 }
 
-/// Lines that may wait for the writer. A line is below 2 KiB in practice, so a writer that is stuck costs some 32 MiB.
+/// Lines that may wait for the writer. A line is below 2 KiB in practice, so a writer that is stuck costs some 32 MiB. The programs
+/// cut what peers wrote (a name to 128 bytes, a reason to 1,024), so that even lines full of escapes cost no more than 128 MiB.
 const WAITING: usize = 16_384;
 
 /// Writes what is left when dropped: keep it until the end of the process.

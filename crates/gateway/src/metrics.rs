@@ -1,9 +1,9 @@
 //! What is counted and timed, with every handle looked up once.
 
-use chassis::metrics::{Metrics, SECONDS};
+use chassis::metrics::{Metrics, Seconds};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -38,15 +38,6 @@ struct RouteLabels {
 struct AnswerLabels {
     route: &'static str,
     status: &'static str,
-}
-
-#[derive(Clone)]
-struct Seconds;
-
-impl MetricConstructor<Histogram> for Seconds {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(SECONDS)
-    }
 }
 
 /// All of the gateway's metrics.
