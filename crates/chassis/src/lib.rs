@@ -1,4 +1,4 @@
-//! This crate knows how to run a process in production: settings, logs, metrics, signals.
+//! This crate knows how to run a process in production: settings, logs, metrics, signals, the exit status.
 //!
 //! Both programs need the same things around their own work, and operators need them to look the same.
 //! Not here: what the programs do (`server`, `gateway`).
@@ -8,6 +8,7 @@ pub mod exposure;
 pub mod files;
 pub mod logs;
 pub mod metrics;
+pub mod program;
 pub mod settings;
 pub mod signals;
 mod size;

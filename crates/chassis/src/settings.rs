@@ -155,11 +155,17 @@ pub fn within_time(key: &str, value: Duration, allowed: RangeInclusive<Duration>
     Err(SettingsError::Value(format!("`{key}` is {value:?}, allowed is {low:?} to {high:?}")))
 }
 
-/// Splits `key=value`.
+/// The command line for [`Sources::flags`]: flags that are keys by themselves, where they were given, and then what `--set` says.
 ///
 /// # Errors
-/// When there is no `=`.
-pub fn assignment(text: &str) -> Result<(String, String), SettingsError> {
+/// When a `--set` has no `=`.
+pub fn command_line(named: &[(&str, &Option<String>)], set: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
+    let named = named.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?)));
+    named.map(Ok).chain(set.iter().map(|text| assignment(text))).collect()
+}
+
+/// Splits `key=value`.
+fn assignment(text: &str) -> Result<(String, String), SettingsError> {
     let (key, value) = text.split_once('=').ok_or_else(|| SettingsError::NoValue(text.to_owned()))?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }

@@ -15,7 +15,7 @@ use tracing::info;
 use units::{Deadline, RequestId};
 
 use crate::metrics::Route;
-use crate::problem::Problem;
+use crate::problem::{Problem, start_of};
 use crate::site::{Process, Site};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -88,7 +88,9 @@ impl Ask {
         };
         let millis = value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|millis| *millis >= 0);
         let millis = millis.ok_or_else(|| {
-            Fault::invalid_input(format!("{TIMEOUT} is {value:?}, allowed is a whole number of milliseconds"))
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let text = start_of(&text, 32);
+            Fault::invalid_input(format!("{TIMEOUT} is {text:?}, allowed is a whole number of milliseconds"))
                 .with_param(TIMEOUT)
         })?;
         Ok(Deadline::from_millis(self.received, Some(millis), limits.deadline, limits.longest_deadline))
@@ -173,11 +175,6 @@ impl Ask {
             "request"
         );
     }
-}
-
-/// As much of the beginning as fits and is whole characters.
-pub(crate) fn start_of(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
 }
 
 /// The client's address: the peer's own, or what a trusted proxy says of the one before it.

@@ -12,10 +12,15 @@ use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, ModelsRequest};
 use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
 use units::{CallId, Deadline, RequestId};
-use wire::{MessageKind, Protocol, encode_call};
+use wire::{FrameLimits, MessageKind, Protocol, encode_call};
 
 /// How long the list of models is believed.
 const MODELS_FRESH: Duration = Duration::from_secs(1);
+
+/// Most bytes of the pictures of one call: they travel in one frame, with ids and names beside them.
+pub(crate) fn most_picture_bytes() -> u64 {
+    FrameLimits::default().frame_bytes as u64 - (64 << 10)
+}
 
 type Listed = Rc<Vec<ModelInfo>>;
 

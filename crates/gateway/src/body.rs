@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use fault::Fault;
 use futures_util::StreamExt as _;
 
+use crate::problem::unreadable;
 use crate::site::Process;
 
 /// How much of a body that is too large is read and thrown away before the answer. A peer that is still sending when the
@@ -125,5 +126,5 @@ pub(crate) fn too_large(have: usize, limit: usize, what: &str) -> Fault {
 }
 
 pub(crate) fn broken(error: &dyn std::fmt::Display) -> Fault {
-    Fault::invalid_input(format!("the body cannot be read: {error}"))
+    unreadable("the body", error)
 }

@@ -10,23 +10,25 @@ use base64::Engine as _;
 use bytes::Bytes;
 use fault::Fault;
 use idl::inference::{Classification, ClassifyReply, Label, Timing};
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use units::Deadline;
+use units::{Deadline, ModelName, NameError};
 use utoipa::ToSchema;
 
-use crate::ask::{Ask, ServerTimes, start_of};
+use crate::ask::{Ask, ServerTimes};
 use crate::backend::Classify;
 use crate::body::{self, Share};
 use crate::form;
 use crate::metrics::Route;
-use crate::problem::{ErrorBody, Problem};
+use crate::problem::{ErrorBody, Problem, start_of, unreadable};
+use crate::query;
+use crate::settings::MOST_PICTURES;
 use crate::site::Site;
 
 /// What stands in the address; the same names as in a form or in JSON.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Query {
+struct Query {
     model: Option<String>,
     top_k: Option<String>,
 }
@@ -36,8 +38,9 @@ pub(crate) struct Query {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyBody<'a> {
     /// The model's name; may stand in the address instead.
-    #[schema(example = "fashion-mnist")]
-    model: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, example = "fashion-mnist")]
+    model: Option<Text<'a>>,
     /// One picture: base64, or a `data:` URL.
     #[serde(borrow)]
     #[schema(value_type = Option<String>)]
@@ -54,34 +57,39 @@ pub(crate) struct ClassifyBody<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Texts of the body, at most [`MOST`] and one.
-struct Texts<'a>(Vec<Text<'a>>);
-
-/// More pictures than any setting allows in one call: a list that goes on is not read, which bounds the memory that it takes.
-const MOST: usize = 4_096;
+/// A list of texts. Those beyond what any setting allows in one call are counted and not kept: a body of a few bytes an item
+/// would otherwise take many times its size.
+struct Texts<'a> {
+    first: Vec<Text<'a>>,
+    count: usize,
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Texts<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Vec<Text<'de>>;
+            type Value = Texts<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of pictures in base64")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    if texts.len() == MOST {
-                        return Err(A::Error::custom(format!("more than {MOST} pictures in one call")));
-                    }
-                    texts.push(text);
+                let mut first = Vec::new();
+                while first.len() < MOST_PICTURES {
+                    let Some(text) = list.next_element()? else {
+                        return Ok(Texts { count: first.len(), first });
+                    };
+                    first.push(text);
                 }
-                Ok(texts)
+                let mut count = first.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Texts { first, count })
             }
         }
-        from.deserialize_seq(Reader).map(Texts)
+        from.deserialize_seq(Reader)
     }
 }
 
@@ -208,6 +216,9 @@ async fn answer(
 }
 
 /// Sends the request to a server, and notes what the log line says of it.
+///
+/// # Errors
+/// What is wrong with the model's name; the server's faults.
 pub(crate) async fn run(
     wanted: Wanted,
     site: &web::Data<Site>,
@@ -216,6 +227,7 @@ pub(crate) async fn run(
     preview_px: Option<i32>,
 ) -> Result<ClassifyReply, Fault> {
     let Wanted { model, images, top_k, share, .. } = wanted;
+    let model = checked(model)?;
     ask.told.model.clone_from(&model);
     ask.told.rows = images.len();
     ask.told.bytes_in = images.iter().map(Bytes::len).sum();
@@ -227,6 +239,15 @@ pub(crate) async fn run(
         ask.told.server = server_times(timing);
     }
     Ok(reply)
+}
+
+/// A name that no model can have does not travel on: neither to a server nor, however long it is, into a log.
+fn checked(name: String) -> Result<String, Fault> {
+    match ModelName::parse(&name) {
+        Ok(_) => Ok(name),
+        Err(error @ NameError::Length(_)) => Err(Fault::invalid_input(error.to_string()).with_param("model")),
+        Err(NameError::Character(_) | NameError::Part(_)) => Err(Fault::model_not_found(&name)),
+    }
 }
 
 fn server_times(timing: &Timing) -> ServerTimes {
@@ -245,11 +266,11 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     let limits = &site.process.settings.limits;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let query = match web::Query::<Query>::from_query(request.query_string()) {
-        Ok(query) => query.into_inner(),
-        Err(error) => {
+    let query = match query::read::<Query>(request) {
+        Ok(query) => query,
+        Err(fault) => {
             body::discard(&mut payload.into_inner(), &site.process).await;
-            return Err(unreadable("the query", &error));
+            return Err(fault);
         }
     };
     let mut wanted = match essence.as_str() {
@@ -269,7 +290,7 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
         }
         other => {
             body::discard(&mut payload.into_inner(), &site.process).await;
-            let other: String = other.chars().take(64).collect();
+            let other = start_of(other, 64);
             return Err(Fault::unsupported_media(format!(
                 "content type is {other:?}, allowed are image/*, application/octet-stream, multipart/form-data and \
                  application/json"
@@ -285,30 +306,14 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     if wanted.model.is_empty() {
         return Err(Fault::invalid_input("no model is named: add ?model=NAME").with_param("model"));
     }
-    if wanted.model.len() > MODEL {
-        let have = wanted.model.len();
-        return Err(Fault::invalid_input(format!("the model's name has {have} bytes, the limit is {MODEL}"))
-            .with_param("model"));
-    }
     Ok(wanted)
-}
-
-/// Most bytes of a model's name.
-const MODEL: usize = 128;
-
-/// Something that a client wrote and that cannot be read. The reason can quote it, so it is cut.
-fn unreadable(what: &str, error: &dyn fmt::Display) -> Fault {
-    let reason = error.to_string();
-    let short = start_of(&reason, 200);
-    let dots = if short.len() < reason.len() { " ..." } else { "" };
-    Fault::invalid_input(format!("{what} cannot be read: {short}{dots}"))
 }
 
 /// # Errors
 /// InvalidInput that names the parameter and the value.
 pub(crate) fn number(name: &'static str, text: &str) -> Result<i32, Fault> {
     text.trim().parse().map_err(|_| {
-        let text: String = text.chars().take(32).collect();
+        let text = start_of(text, 32);
         Fault::invalid_input(format!("{name} is {text:?}, allowed is a whole number")).with_param(name)
     })
 }
@@ -323,8 +328,8 @@ impl Wanted {
 fn from_json(body: &[u8], mut share: Share, limit: usize) -> Result<Wanted, Fault> {
     let body: ClassifyBody<'_> = serde_json::from_slice(body).map_err(|error| unreadable("the JSON body", &error))?;
     let (texts, many) = match (body.image, body.images) {
-        (Some(one), None) => (vec![one], false),
-        (None, Some(several)) => (several.0, true),
+        (Some(one), None) => (Texts { first: vec![one], count: 1 }, false),
+        (None, Some(several)) => (several, true),
         (Some(_), Some(_)) => {
             return Err(
                 Fault::invalid_input("both `image` and `images` are there, expected one of them").with_param("image")
@@ -332,22 +337,23 @@ fn from_json(body: &[u8], mut share: Share, limit: usize) -> Result<Wanted, Faul
         }
         (None, None) => return Err(Fault::invalid_input("there is neither `image` nor `images`").with_param("image")),
     };
-    if texts.is_empty() {
+    if texts.count == 0 {
         return Err(Fault::invalid_input("`images` is empty").with_param("images"));
     }
     // Before anything is decoded.
-    let have = texts.len();
+    let have = texts.count;
     if have > limit {
         return Err(Fault::too_large(format!("{have} pictures in one call, the limit is {limit}")).with_param("images"));
     }
     let mut images = Vec::with_capacity(have);
-    for (number, Text(text)) in texts.iter().enumerate() {
+    for (number, Text(text)) in texts.first.iter().enumerate() {
         let place = if many { format!("images[{number}]") } else { "image".to_owned() };
         let copied = if matches!(text, Cow::Owned(_)) { text.len() } else { 0 };
         share.grow(text.len() / 4 * 3 + copied)?;
         images.push(picture(text, &place)?);
     }
-    Ok(Wanted { model: body.model.unwrap_or_default(), images, top_k: body.top_k, many, share })
+    let model = body.model.map_or_else(String::new, |Text(model)| model.into_owned());
+    Ok(Wanted { model, images, top_k: body.top_k, many, share })
 }
 
 /// A picture in base64, with or without the head of a `data:` URL.

@@ -8,12 +8,13 @@ use futures_util::StreamExt as _;
 
 use crate::body::{self, Share};
 use crate::classify::{Wanted, number};
+use crate::problem::start_of;
 use crate::site::Site;
 
 /// A text field may be this long: a model's name is shorter.
 const TEXT: usize = 1 << 10;
-/// Fields of a form, pictures included.
-const FIELDS: usize = 64;
+/// Fields of a form besides its pictures.
+const OTHERS: usize = 48;
 
 /// Reads a form's `image` files (also `images`, `file`), `model` and `top_k`. File names are not used for anything.
 ///
@@ -34,15 +35,16 @@ async fn read_fields(request: &HttpRequest, payload: web::Payload, site: &web::D
     let mut share = Share::none(&site.process);
     let (mut images, mut model, mut top_k) = (Vec::new(), String::new(), None);
     let mut form = Multipart::new(request.headers(), payload);
-    let mut fields = 0;
+    let (mut fields, most_fields) = (0, limits.pictures_per_call + OTHERS);
     let mut failed = None;
     while let Some(field) = form.next().await {
         let mut field = field.map_err(|error| body::broken(&error))?;
         fields += 1;
-        if fields > FIELDS {
-            return Err(Fault::too_large(format!("the form has more than {FIELDS} fields")));
+        if fields > most_fields && failed.is_none() {
+            failed = Some(Fault::too_large(format!("the form has more than {most_fields} fields")));
         }
-        let name = field.name().unwrap_or_default().to_owned();
+        // A longer name is none of ours; it stands in messages.
+        let name = start_of(field.name().unwrap_or_default(), 64).to_owned();
         let is_file = matches!(name.as_str(), "image" | "images" | "images[]" | "file");
         let limit = if is_file { limits.picture.as_u64() as usize } else { TEXT };
         let mut content = BytesMut::new();
@@ -67,19 +69,25 @@ async fn read_fields(request: &HttpRequest, payload: web::Payload, site: &web::D
         if failed.is_some() {
             continue;
         }
-        match name.as_str() {
+        let taken = match name.as_str() {
             _ if is_file && images.len() >= limits.pictures_per_call => {
                 let limit = limits.pictures_per_call;
-                failed = Some(Fault::too_large(format!("more than {limit} pictures in one call")).with_param("images"));
+                Err(Fault::too_large(format!("more than {limit} pictures in one call")).with_param("images"))
             }
             // A form that was sent without choosing a file has one empty part.
-            _ if is_file && content.is_empty() => {}
-            _ if is_file => images.push(Bytes::from(content)),
-            "model" => model = text(&name, &content)?,
-            "top_k" if !content.is_empty() => top_k = Some(number("top_k", &text(&name, &content)?)?),
+            _ if is_file && content.is_empty() => Ok(()),
+            _ if is_file => {
+                images.push(Bytes::from(content));
+                Ok(())
+            }
+            "model" => text(&name, &content).map(|text| model = text),
+            "top_k" if !content.is_empty() => {
+                text(&name, &content).and_then(|text| number("top_k", &text)).map(|count| top_k = Some(count))
+            }
             // A field that is not known is harmless: pages may send more than programs.
-            _ => {}
-        }
+            _ => Ok(()),
+        };
+        failed = taken.err();
     }
     if let Some(fault) = failed {
         return Err(fault);

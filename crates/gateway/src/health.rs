@@ -4,13 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use fault::Fault;
 use serde::{Deserialize, Serialize};
 use units::Deadline;
 use utoipa::ToSchema;
 
 use crate::ask::Ask;
 use crate::metrics::Route;
+use crate::problem::ErrorBody;
+use crate::query;
 use crate::site::Site;
 
 /// A server that does not answer within this is not ready: shorter than orchestrators' own second.
@@ -26,9 +27,18 @@ pub(crate) struct HealthBody {
     reason: Option<String>,
 }
 
+/// A mistyped one is refused: a probe that asked for something else than was meant would take the gateways away one day.
 #[derive(Deserialize)]
-pub(crate) struct Query {
-    scope: Option<String>,
+#[serde(deny_unknown_fields)]
+struct Query {
+    scope: Option<Scope>,
+}
+
+#[derive(Deserialize)]
+enum Scope {
+    /// This gateway alone.
+    #[serde(rename = "self")]
+    Gateway,
 }
 
 /// Whether the process runs.
@@ -44,20 +54,19 @@ pub(crate) async fn live(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     params(("scope" = Option<String>, Query, description = "`self`: this gateway alone, whatever its servers do")),
     responses(
         (status = 200, description = "A server was reached and serves", body = HealthBody),
+        (status = 400, description = "invalid_input: another parameter, or another scope", body = ErrorBody),
         (status = 503, description = "Not ready, with the reason", body = HealthBody),
     ),
 )]
 pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Health);
-    let query = match web::Query::<Query>::from_query(request.query_string()) {
-        Ok(query) => query,
-        Err(error) => {
-            return ask.answer(Err(Fault::invalid_input(format!("the query cannot be read: {error}")).into()));
-        }
+    let scope = match query::read::<Query>(&request) {
+        Ok(query) => query.scope,
+        Err(fault) => return ask.answer(Err(fault.into())),
     };
     let (ready, body) = if site.process.draining.load(Ordering::Acquire) {
         (false, HealthBody { status: "draining", reason: Some("the gateway is draining".to_owned()) })
-    } else if query.scope.as_deref() == Some("self") {
+    } else if let Some(Scope::Gateway) = scope {
         (true, HealthBody { status: "ready", reason: None })
     } else {
         match site.backend.check(&ask.request_id, Deadline::after(Instant::now(), PATIENCE)).await {

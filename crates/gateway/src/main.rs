@@ -12,10 +12,10 @@ mod metrics;
 mod models;
 mod pages;
 mod problem;
+mod query;
 mod settings;
 mod site;
 
-use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ use crate::ask::Ask;
 use crate::backend::Backend;
 use crate::metrics::{GatewayMetrics, Route};
 use crate::pages::Templates;
-use crate::problem::Problem;
+use crate::problem::{Problem, start_of};
 use crate::settings::Settings;
 use crate::site::{Process, Site};
 
@@ -43,8 +43,6 @@ use crate::site::{Process, Site};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit status when the settings cannot be used.
-const UNUSABLE: u8 = 2;
 /// Until the listeners are closed; the accept thread takes a wake-up for it.
 const CLOSING: Duration = Duration::from_millis(100);
 /// After the last answer of a drain: time for requests that were on their way on kept connections.
@@ -80,43 +78,29 @@ struct Flags {
 impl Flags {
     fn settings(&self) -> Result<Settings, String> {
         let named = [("listen", &self.listen), ("admin", &self.admin), ("servers", &self.servers)];
-        let mut flags: Vec<(String, String)> =
-            named.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))).collect();
-        for text in &self.set {
-            flags.push(chassis::settings::assignment(text).map_err(|error| error.to_string())?);
-        }
+        let flags = chassis::settings::command_line(&named, &self.set).map_err(|error| error.to_string())?;
         let sources = chassis::settings::Sources {
             file: self.config.as_deref(),
             prefix: "OUTBOARD_GATEWAY",
             lists: &Settings::LISTS,
             flags,
         };
-        chassis::settings::read(&sources).map_err(|error| error.to_string())
+        let settings: Settings = chassis::settings::read(&sources).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 }
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            // Not `eprintln`: that panics when nobody reads standard error any more, and the status would say so instead.
-            let _ = writeln!(std::io::stderr(), "outboard-gateway: {reason}");
-            ExitCode::from(UNUSABLE)
-        }
-    }
+    chassis::program::ended("outboard-gateway", start(&Flags::parse()))
 }
 
-fn start() -> Result<(), String> {
-    let flags = Flags::parse();
+fn start(flags: &Flags) -> Result<(), String> {
     let settings = flags.settings()?;
     if flags.print_config {
-        print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
-        return Ok(());
+        return chassis::program::show(&settings);
     }
-    settings.check().map_err(|error| error.to_string())?;
-    let auth = Some(settings.auth.as_str()).filter(|auth| !auth.is_empty());
-    chassis::exposure::check("listen", settings.listen, auth)?;
-    chassis::exposure::check("admin", settings.admin, auth)?;
+    chassis::exposure::check(&settings.auth, &[("listen", settings.listen), ("admin", settings.admin)])?;
     let servers: Vec<Endpoint> = settings
         .servers
         .iter()
@@ -255,6 +239,6 @@ fn only(allowed: &'static str) -> actix_web::Route {
 async fn unknown(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Unknown);
     body::discard(&mut payload.into_inner(), &site.process).await;
-    let path: String = request.path().chars().take(128).collect();
+    let path = start_of(request.path(), 128);
     ask.answer(Err(Fault::not_found(format!("there is nothing at {path}")).into()))
 }

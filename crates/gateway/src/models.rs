@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::ask::Ask;
 use crate::metrics::Route;
-use crate::problem::{ErrorBody, Problem};
+use crate::problem::{ErrorBody, Problem, start_of};
 use crate::site::Site;
 
 /// One model.
@@ -83,8 +83,7 @@ pub(crate) async fn one(request: HttpRequest, site: web::Data<Site>, name: web::
         let deadline = ask.deadline(&request)?;
         let models = site.backend.models(&ask.request_id, deadline).await?;
         let found = models.iter().find(|model| model.name.as_deref() == Some(name.as_str()));
-        let short: String = name.chars().take(128).collect();
-        let found = found.ok_or_else(|| Fault::model_not_found(&short))?;
+        let found = found.ok_or_else(|| Fault::model_not_found(start_of(&name, 128)))?;
         Ok::<_, Problem>(HttpResponse::Ok().json(model_body(found)))
     };
     let result = result.await;

@@ -5,6 +5,7 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use base64::Engine as _;
+use chassis::Size;
 use idl::inference::{Classification, ClassifyReply, ModelInfo, ModelState, Task};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
@@ -13,6 +14,7 @@ use units::Deadline;
 
 use crate::ask::Ask;
 use crate::assets;
+use crate::backend::most_picture_bytes;
 use crate::body;
 use crate::classify::run;
 use crate::form;
@@ -112,8 +114,8 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
             selected,
             notice,
             most_pictures => limits.pictures_per_call,
-            // All pictures of a call go to the server in one frame, which is a little larger than the largest picture.
-            most_bytes => limits.picture.to_string(),
+            most_each => limits.picture.to_string(),
+            most_together => Size::mib(most_picture_bytes() >> 20).to_string(),
         },
     )?;
     Ok(page_head(HttpResponse::Ok()).body(page))

@@ -1,5 +1,7 @@
 //! A failure as an HTTP answer, in the one form that every route has.
 
+use std::fmt;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER};
@@ -119,6 +121,19 @@ impl Problem {
     }
 }
 
+/// Something that a client wrote and that cannot be read. The reason can quote it, so it is cut.
+pub(crate) fn unreadable(what: &str, error: &dyn fmt::Display) -> Fault {
+    let reason = error.to_string();
+    let short = start_of(&reason, 200);
+    let dots = if short.len() < reason.len() { " ..." } else { "" };
+    Fault::invalid_input(format!("{what} cannot be read: {short}{dots}"))
+}
+
+/// As much of the beginning as fits into `most` bytes and is whole characters.
+pub(crate) fn start_of(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
@@ -142,6 +157,14 @@ mod tests {
             }});
             assert_eq!(body, expected);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_cut_between_characters() {
+        let long = "\u{e9}".repeat(101);
+        assert_eq!(unreadable("x", &long).message, format!("x cannot be read: {} ...", &long[..200]));
+        assert_eq!(unreadable("x", &&long[..200]).message, format!("x cannot be read: {}", &long[..200]));
+        assert_eq!(start_of(&long, 3), "\u{e9}");
     }
 
     #[actix_web::test]

@@ -7,6 +7,11 @@ use chassis::Size;
 use chassis::settings::{self, SettingsError};
 use serde::{Deserialize, Serialize};
 
+use crate::backend::most_picture_bytes;
+
+/// The largest value of `limits.pictures_per_call`.
+pub(crate) const MOST_PICTURES: usize = 4_096;
+
 /// The file `config/gateway.toml` shows every key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,11 +100,13 @@ impl Settings {
             ("workers", self.workers as u64, 0..=1_024),
             ("connections_per_server", self.connections_per_server as u64, 1..=1_024),
             ("limits.connections", limits.connections as u64, 1..=1_000_000),
-            ("limits.picture", picture, 1..=1 << 30),
+            // One picture must fit one frame.
+            ("limits.picture", picture, 1..=most_picture_bytes()),
             ("limits.json", json, 1..=1 << 30),
-            // Every body that is allowed must fit, or its sender would be told to try again for ever.
-            ("limits.bodies", limits.bodies.as_u64(), picture.max(json)..=1 << 44),
-            ("limits.pictures_per_call", limits.pictures_per_call as u64, 1..=4_096),
+            // Every body that is allowed must fit, or its sender would be told to try again for ever. JSON is there as it came,
+            // as base64 without its escapes, and as pictures.
+            ("limits.bodies", limits.bodies.as_u64(), picture.max(json.saturating_mul(11) / 4)..=1 << 44),
+            ("limits.pictures_per_call", limits.pictures_per_call as u64, 1..=MOST_PICTURES as u64),
         ] {
             settings::within(key, value, allowed)?;
         }
@@ -136,10 +143,11 @@ mod tests {
     fn a_value_out_of_its_range_is_named_with_the_range() {
         assert!(Settings::default().check().is_ok());
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 6] = [
+            (|it| it.limits.picture = Size::mib(16), "`limits.picture` is 16777216, allowed is 1 to 16318464"),
             (|it| it.workers = 5_000, "`workers` is 5000, allowed is 0 to 1024"),
             (|it| it.limits.pictures_per_call = 0, "`limits.pictures_per_call` is 0, allowed is 1 to 4096"),
-            (|it| it.limits.bodies = Size::mib(1), "`limits.bodies` is 1048576, allowed is 22020096 to"),
+            (|it| it.limits.bodies = Size::mib(1), "`limits.bodies` is 1048576, allowed is 60555264 to"),
             (|it| it.limits.body_time = Duration::ZERO, "`limits.body_time` is 0ns, allowed is 1ms to"),
             (
                 |it| it.limits.deadline = Duration::from_secs(3_600),

@@ -8,7 +8,6 @@ mod record;
 mod service;
 mod settings;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,9 +25,6 @@ use crate::settings::Settings;
 // Pictures of megabytes come and go: with the system's allocator each costs hundreds of page faults (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Exit status when the settings, the library or the models cannot be used.
-const UNUSABLE: u8 = 2;
 
 /// Serves ONNX models over framed Thrift.
 ///
@@ -76,11 +72,7 @@ impl Flags {
             ("device", &self.device),
             ("onnxruntime", &self.onnxruntime),
         ];
-        let mut flags: Vec<(String, String)> =
-            named.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))).collect();
-        for text in &self.set {
-            flags.push(chassis::settings::assignment(text).map_err(|error| error.to_string())?);
-        }
+        let flags = chassis::settings::command_line(&named, &self.set).map_err(|error| error.to_string())?;
         let sources = chassis::settings::Sources {
             file: self.config.as_deref(),
             prefix: "OUTBOARD_SERVER",
@@ -96,26 +88,15 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            // Not `eprintln`: that panics when nobody reads standard error any more, and the status would say so instead.
-            let _ = writeln!(std::io::stderr(), "outboard-server: {reason}");
-            ExitCode::from(UNUSABLE)
-        }
-    }
+    chassis::program::ended("outboard-server", start(&Flags::parse()))
 }
 
-fn start() -> Result<(), String> {
-    let flags = Flags::parse();
+fn start(flags: &Flags) -> Result<(), String> {
     let settings = flags.settings()?;
     if flags.print_config {
-        print!("{}", chassis::settings::print(&settings).map_err(|error| error.to_string())?);
-        return Ok(());
+        return chassis::program::show(&settings);
     }
-    let auth = Some(settings.auth.as_str()).filter(|auth| !auth.is_empty());
-    chassis::exposure::check("listen", settings.listen, auth)?;
-    chassis::exposure::check("admin", settings.admin, auth)?;
+    chassis::exposure::check(&settings.auth, &[("listen", settings.listen), ("admin", settings.admin)])?;
     let logs = chassis::logs::start(&settings.log)?;
     let engine_settings = settings.engine()?;
     let library = Runtime::load(&settings.library()).map_err(|error| error.to_string())?;
@@ -197,5 +178,19 @@ fn pages(
         metrics: metrics.clone().refreshed_by(before),
         ready: Arc::new(move || say(ready.health(None), |health| health.status == engine::Status::Serving)),
         live: Arc::new(move || say(live.health(None), |health| health.live)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_listener_that_others_reach_needs_a_word() {
+        for key in ["listen", "admin"] {
+            let flags = ["outboard-server", &format!("--{key}"), "0.0.0.0:0", "--only", "no-such-model"];
+            let refused = start(&Flags::parse_from(flags)).expect_err("anybody could call");
+            assert!(refused.contains(&format!("`{key}` is 0.0.0.0:0")), "{refused}");
+        }
     }
 }

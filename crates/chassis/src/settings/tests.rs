@@ -131,6 +131,10 @@ fn what_is_wrong_is_named_with_its_place_and_with_what_is_allowed() {
         }
         assert!(!error.contains('\n'), "one line: {error}");
     }
+    let named = [("listen", &std::option::Option::Some("a:1".to_owned())), ("admin", &None)];
+    let flags = command_line(&named, &["limits.calls = 3".to_owned()]).expect("has a =");
+    let expected = [("listen", "a:1"), ("limits.calls", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(flags, expected, "what is set comes last and wins");
     assert!(assignment("novalue").expect_err("no =").to_string().contains("novalue"));
 }
 

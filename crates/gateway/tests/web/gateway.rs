@@ -20,14 +20,15 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts one with these `key=value` settings and waits until it listens.
     pub(crate) fn start(servers: &str, settings: &[&str]) -> Self {
-        Self::start_at("127.0.0.1:0", servers, settings)
+        Self::start_with(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--servers", servers], settings)
     }
 
-    pub(crate) fn start_at(listen: &str, servers: &str, settings: &[&str]) -> Self {
+    /// With these flags, and with these settings besides.
+    pub(crate) fn start_with(flags: &[&str], settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("the log can be made");
         let mut command = Self::command();
-        command.args(["--listen", listen, "--admin", "127.0.0.1:0", "--servers", servers]);
+        command.args(flags);
         for setting in ["workers=2", "log.format=json"].iter().chain(settings) {
             command.args(["--set", setting]);
         }
@@ -45,6 +46,13 @@ impl Gateway {
     /// The program, without any setting.
     pub(crate) fn command() -> Command {
         Command::new(env!("CARGO_BIN_EXE_outboard-gateway"))
+    }
+
+    /// The most bytes of memory that the process has had at one time.
+    pub(crate) fn most_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
     }
 
     pub(crate) fn log(&self) -> String {

@@ -84,6 +84,7 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
     };
     let file: (&str, Option<&str>, &[u8]) = ("image", Some("x.png"), b"hello");
     let long = "x".repeat(2_000);
+    let many: Vec<_> = std::iter::repeat_n(("other", None, b"".as_slice()), 51).collect();
     let cases: Vec<(Answer, u16, &str, &str, &str)> = vec![
         (post(&PNG, b""), 400, "invalid_input", "image", "empty"),
         (post(&PNG, &[7; 1_025]), 413, "too_large", "", "1024 bytes"),
@@ -118,6 +119,8 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
         (files(&[("model", None, long.as_bytes()), file]), 413, "too_large", "model", "1024"),
         (files(&[("model", None, b"\xff"), file]), 400, "invalid_input", "", "UTF-8"),
         (files(&[("model", None, b"good"), file, file, file]), 413, "too_large", "images", "2 pictures"),
+        (files(&many), 413, "too_large", "", "50 fields"),
+        (files(&[("model", None, b"good"), file, ("top_k", None, b"many")]), 400, "invalid_input", "top_k", "many"),
         (
             post(&[("content-type", "multipart/form-data; boundary=XyZ")], b"--XyZ\r\nnonsense"),
             400,
@@ -130,10 +133,27 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
         (at("DELETE", "/upload", &[], b""), 405, "method_not_allowed", "", "GET, HEAD, POST"),
         (at("POST", "/v1/models", &[], b""), 405, "method_not_allowed", "", "GET, HEAD"),
         (at("POST", "/v1/classify?model=a&model=b", &PNG, b"x"), 400, "invalid_input", "", "duplicate field"),
-        (at("POST", "/v1/classify?model=good&topk=3", &PNG, b"x"), 400, "invalid_input", "", "topk"),
+        (
+            at("POST", "/v1/classify?model=good&topk=3", &PNG, b"x"),
+            400,
+            "invalid_input",
+            "",
+            "`topk`, expected `model` or `top_k`",
+        ),
         (at("GET", "/health/ready?scope=self&scope=self", &[], b""), 400, "invalid_input", "", "duplicate field"),
-        (at("POST", &format!("/v1/classify?model={long}"), &PNG, b"x"), 400, "invalid_input", "model", "2000 bytes"),
+        (at("GET", "/health/ready?scope=%ff", &[], b""), 400, "invalid_input", "", "expected `self`"),
+        (at("GET", "/health/ready?scop=self", &[], b""), 400, "invalid_input", "", "`scop`, expected `scope`"),
+        (
+            at("POST", &format!("/v1/classify?model={long}"), &PNG, b"x"),
+            400,
+            "invalid_input",
+            "model",
+            "2000 characters",
+        ),
+        (at("POST", "/v1/classify?model=../etc", &PNG, b"x"), 404, "model_not_found", "model", "../etc"),
+        (at("GET", "/v1/models/%ff%00", &[], b""), 404, "model_not_found", "model", "no model"),
         (at("GET", "/assets/ffffffff/upload.js", &[], b""), 404, "not_found", "", "file"),
+        (at("GET", "/assets/%ff/%ff", &[], b""), 404, "not_found", "", "file"),
         (at("GET", "/v1/nothing", &[], b""), 404, "not_found", "", "/v1/nothing"),
         (at("GET", "/metrics", &[], b""), 404, "not_found", "", "/metrics"),
     ];
@@ -148,12 +168,18 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
         }
     }
     assert_eq!(server.arrived().len(), 1, "only the unknown model is the server's to know");
-    let page = ask(&gateway.address, "POST", "/upload", &PNG, b"hello");
-    assert_eq!(page.status, 400);
-    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "people get a page");
-    assert!(
-        page.text().contains("role=\"alert\"") && page.text().contains(page.header("x-request-id").expect("an id"))
-    );
+    let (kind, body) = form(&[("model", None, "m".repeat(1_000).as_bytes()), file]);
+    for page in [
+        at("POST", "/upload", &PNG, b"hello"),
+        at("POST", "/upload", &[("content-type", &kind)], &body),
+        at("GET", "/upload", &[("x-request-timeout-ms", "soon")], b""),
+    ] {
+        assert_eq!(page.status, 400);
+        assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "people get a page");
+        let (text, id) = (page.text(), page.header("x-request-id").expect("an id"));
+        assert!(text.contains("role=\"alert\"") && text.contains(id), "{text}");
+    }
+    assert_eq!(server.arrived().len(), 1, "a name that no model can have stays here");
 }
 
 #[test]
@@ -163,12 +189,34 @@ fn what_a_client_writes_makes_neither_the_answer_nor_the_log_long() {
     let model = format!(r#"{{"model": "{long}", "image": "aGVsbG8="}}"#);
     let key = format!(r#"{{"{long}": 1}}"#);
     let value = format!(r#"{{"top_k": "{long}"}}"#);
-    for (number, body) in [model, key, value].into_iter().enumerate() {
+    // Each of its characters is six in JSON.
+    let odd = format!(r#"{{"{}": 1}}"#, r"\u0001".repeat(100_000));
+    let of_form = |name: &str, model: &str| {
+        let content = vec![b'x'; 2_000];
+        form(&[(name, None, &content), ("model", None, model.as_bytes()), ("image", Some("x"), b"hello")])
+    };
+    let json = |body: String| ("application/json".to_owned(), body.into_bytes());
+    let kept = &long[..50_000];
+    let cases = [
+        ("/v1/classify".to_owned(), json(model), ""),
+        ("/v1/classify".to_owned(), json(key), ""),
+        ("/v1/classify".to_owned(), json(value), ""),
+        ("/v1/classify".to_owned(), json(odd), ""),
+        ("/v1/classify?model=good".to_owned(), json("{}".to_owned()), kept),
+        (format!("/v1/classify?{kept}=1"), json("{}".to_owned()), ""),
+        (format!("/v1/{kept}"), json("{}".to_owned()), ""),
+        ("/v1/classify".to_owned(), (format!("text/{kept}"), Vec::new()), ""),
+        ("/v1/classify".to_owned(), of_form(&long[..10_000], "good"), ""),
+        ("/v1/classify".to_owned(), of_form("other", &long[..1_000]), ""),
+        ("/upload".to_owned(), of_form("other", &long[..1_000]), ""),
+    ];
+    for (number, (path, (kind, body), time)) in cases.into_iter().enumerate() {
         let id = format!("long-text-{number}");
-        let headers = [("content-type", "application/json"), ("x-request-id", id.as_str())];
-        let answer = ask(&gateway.address, "POST", "/v1/classify", &headers, body.as_bytes());
-        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_input"));
-        assert!(answer.body.len() < 1_000, "{id}: {} bytes", answer.body.len());
+        let mut headers = vec![("content-type", kind.as_str()), ("x-request-id", id.as_str())];
+        headers.extend((!time.is_empty()).then_some(("x-request-timeout-ms", time)));
+        let answer = ask(&gateway.address, "POST", &path, &headers, &body);
+        assert!((400..500).contains(&answer.status), "{id}: {}", answer.status);
+        assert!(answer.body.len() < 2_000, "{id}: {} bytes", answer.body.len());
         let event = gateway.event(&id).to_string();
         assert!(event.len() < 2_000, "{id}: {} bytes", event.len());
     }
@@ -182,11 +230,23 @@ fn more_pictures_than_a_call_may_have_are_not_decoded() {
         let body = format!(r#"{{"model": "good", "images": [{list}]}}"#);
         ask(&gateway.address, "POST", "/v1/classify", &JSON, body.as_bytes())
     };
-    let many = send(5_000);
-    assert_eq!((many.status, many.code().as_str()), (400, "invalid_input"));
-    assert!(many.text().contains("more than 4096 pictures"), "{}", many.text());
-    let some = send(40);
-    assert_eq!((some.status, some.code().as_str()), (413, "too_large"), "told before anything is decoded");
+    for pictures in [17, 40, 5_000] {
+        let answer = send(pictures);
+        assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"), "told before anything is decoded");
+        assert!(answer.text().contains(&format!("{pictures} pictures")), "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_list_of_very_many_pictures_takes_little_more_memory_than_its_body() {
+    let (_server, gateway) = both(&[]);
+    let list = "\"\",".repeat(7_000_000);
+    let body = format!(r#"{{"images": [{}]}}"#, list.trim_end_matches(','));
+    let before = gateway.most_memory();
+    let answer = ask(&gateway.address, "POST", "/v1/classify", &JSON, body.as_bytes());
+    assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"), "{}", answer.text());
+    let (took, limit) = (gateway.most_memory() - before, 3 * body.len());
+    assert!(took < limit, "a body of {} bytes took {took}", body.len());
 }
 
 #[test]
@@ -199,6 +259,51 @@ fn a_body_that_never_comes_holds_nothing_for_longer_than_bodies_may_take() {
         let answer = read(&mut stream);
         assert!((400..500).contains(&answer.status), "{path}: {}", answer.status);
     }
+    for path in ["/v1/classify?model=good", "/upload"] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nX-Request-Timeout-Ms: soon\r\nContent-Length: 1000\r\n\r\n");
+        assert_eq!(read(&mut send(&gateway, head.as_bytes())).status, 400, "{path}");
+    }
+}
+
+#[test]
+fn a_body_that_never_comes_does_not_keep_a_drain_from_ending() {
+    let (_server, mut gateway) = both(&["limits.body_time=500ms", "drain=10m"]);
+    let head = "POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n";
+    let mut stream = send(&gateway, head.as_bytes());
+    wait_until("the request to be in work", || metric(&gateway, "outboard_gateway_requests_in_flight", "1"));
+    gateway.terminate();
+    // Waiting has an end of its own, which fails the test where the process stays.
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
+    assert_eq!(read(&mut stream).status, 404);
+}
+
+/// Something when a metric has this value.
+fn metric(gateway: &Gateway, name: &str, value: &str) -> Option<()> {
+    let page = get(&gateway.admin, "/metrics").text();
+    page.lines().any(|line| line.split_once(' ') == Some((name, value))).then_some(())
+}
+
+#[test]
+fn what_failed_is_logged_where_only_failures_are_and_lost_lines_are_counted() {
+    let (_server, gateway) = both(&["log.requests=failures"]);
+    let send = |id: &str, path: &str| {
+        let headers = [("content-type", "image/png"), ("x-request-id", id)];
+        ask(&gateway.address, "POST", path, &headers, b"hello").status
+    };
+    assert_eq!(send("it-is-well", "/v1/classify?model=good"), 200);
+    for (id, path, status) in [
+        ("not-a-number", "/v1/classify?model=good&top_k=x", 400),
+        ("no-such-model", "/v1/classify?model=nope", 404),
+        ("wrong-method", "/v1/models", 405),
+        ("none-serves", "/v1/classify?model=Unavailable", 503),
+    ] {
+        assert_eq!(send(id, path), status);
+        assert_eq!(gateway.event(id)["status"], status, "{id}");
+    }
+    // The lines are written in order: that of the first request would be there by now.
+    assert!(gateway.events().iter().all(|event| event["request_id"] != "it-is-well"), "{}", gateway.log());
+    assert!(metric(&gateway, "outboard_log_dropped_lines_total", "0").is_some());
 }
 
 #[test]
@@ -361,17 +466,11 @@ fn sigterm_finishes_what_is_in_flight_and_refuses_the_rest() {
 
 #[test]
 fn bodies_in_memory_have_a_limit_that_is_given_back() {
-    let (_server, gateway) = both(&["limits.bodies=64KiB", "limits.picture=60KiB", "limits.json=60KiB"]);
+    let (_server, gateway) = both(&["limits.bodies=64KiB", "limits.picture=60KiB", "limits.json=20KiB"]);
     let mut head = request("POST", "/v1/classify?model=good", &PNG, &[7; 60_000]);
     head.truncate(head.len() - 1);
     let mut first = send(&gateway, &head);
-    wait_until("the first body to be in memory", || {
-        let page = get(&gateway.admin, "/metrics");
-        page.text()
-            .lines()
-            .any(|line| line.starts_with("outboard_gateway_body_bytes") && line.ends_with(" 59999"))
-            .then_some(())
-    });
+    wait_until("the first body to be in memory", || metric(&gateway, "outboard_gateway_body_bytes", "59999"));
     let refused = classify(&gateway.address, "good", &[7; 10_000]);
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
     assert!(refused.header("retry-after").is_some() && refused.text().contains("65536"), "{}", refused.text());
@@ -424,7 +523,8 @@ fn pages_work_without_scripts_and_let_no_markup_through() {
         assert!(file.header("cache-control").is_some_and(|kept| kept.contains("immutable")), "{path}");
     }
     assert_eq!(get(&gateway.address, "/assets/00000000/nothing.css").status, 404);
-    assert_eq!(get(&gateway.address, "/favicon.ico").status, 200);
+    let icon = get(&gateway.address, "/favicon.ico");
+    assert_eq!((icon.status, icon.header("cache-control")), (200, Some("public, max-age=86400")), "it has no digest");
 
     let (kind, body) = form(&[("model", None, b"good"), ("image", Some("<b>.png"), b"hello")]);
     let result = ask(&gateway.address, "POST", "/upload", &[("content-type", &kind)], &body);
@@ -441,6 +541,38 @@ fn pages_work_without_scripts_and_let_no_markup_through() {
     }
     assert_eq!(text.matches("data-label").count(), 5);
     assert!(!text.contains("label <0>"));
+    assert!(text.contains("alt=\"The picture: label &lt;0&gt;\""), "{text}");
+
+    let picture: (&str, Option<&str>, &[u8]) = ("image", Some("x"), b"hello");
+    let (kind, body) = form(&[("model", None, b"good"), picture, picture]);
+    let text = ask(&gateway.address, "POST", "/upload", &[("content-type", &kind)], &body).text();
+    for number in [1, 2] {
+        assert!(text.contains(&format!("alt=\"Picture {number} of 2: label &lt;0&gt;\"")), "{text}");
+    }
+}
+
+#[test]
+fn the_form_names_the_limits_that_hold() {
+    for (settings, says) in [
+        (&[][..], "Up to 16 at once, together at most 15 MiB."),
+        (
+            &["limits.picture=2MiB", "limits.pictures_per_call=8"],
+            "Up to 8 at once, each at most 2 MiB, together at most 15 MiB.",
+        ),
+    ] {
+        let (_server, gateway) = both(settings);
+        let text = get(&gateway.address, "/upload").text();
+        assert!(text.contains(says), "{text}");
+    }
+    let (server, gateway) = both(&[]);
+    let send = |bytes: usize| {
+        let picture = vec![7; bytes / 2];
+        let (kind, body) =
+            form(&[("model", None, b"good"), ("image", Some("a"), &picture), ("image", Some("b"), &picture)]);
+        ask(&gateway.address, "POST", "/v1/classify", &[("content-type", &kind)], &body).status
+    };
+    assert_eq!((send(15 << 20), server.arrived().len()), (200, 1));
+    assert_eq!((send(17 << 20), server.arrived().len()), (413, 1));
 }
 
 #[test]
@@ -477,7 +609,9 @@ fn what_is_served_is_listed_and_described() {
 #[test]
 fn settings_that_cannot_be_used_end_the_start_with_their_name() {
     for (arguments, says) in [
-        (["--listen", "0.0.0.0:0"], "auth = \"open\""),
+        (["--listen", "0.0.0.0:0"], "`listen` is 0.0.0.0:0"),
+        (["--admin", "0.0.0.0:0"], "`admin` is 0.0.0.0:0"),
+        (["--set", "workers=5000"], "`workers` is 5000, allowed is 0 to 1024"),
         (["--servers", "nowhere"], "nowhere"),
         (["--set", "limits.picturs=1"], "picturs"),
         (["--set", "limits.deadline=soon"], "limits.deadline"),
@@ -488,6 +622,26 @@ fn settings_that_cannot_be_used_end_the_start_with_their_name() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(says), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn an_open_gateway_may_show_its_metrics_to_others() {
+    // Starting waits until it listens.
+    let gateway = Gateway::start_with(&["--listen", "0.0.0.0:0", "--admin", "0.0.0.0:0"], &["auth=open"]);
+    assert!(gateway.admin.starts_with("0.0.0.0:"));
+}
+
+#[test]
+fn a_reader_that_has_left_changes_no_exit_status() {
+    let unread = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    let told = Gateway::command().args(["--set", "workers=x"]).stderr(unread()).status().expect("the gateway starts");
+    assert_eq!(told.code(), Some(2));
+    let shown = Gateway::command().arg("--print-config").stdout(unread()).status().expect("the gateway starts");
+    assert_eq!(shown.code(), Some(0));
 }
 
 #[test]
