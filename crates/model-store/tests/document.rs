@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use model_store::{Batching, Limits, Settings};
+use vision::{Channels, Picture, Recipe, Scratch};
 
 /// The examples of the document, in order.
 fn examples() -> Vec<&'static str> {
@@ -44,14 +45,63 @@ fn the_values_shown_are_the_defaults() {
         (default.device, default.intra_threads, default.warm_up)
     );
     assert_eq!(shown.output.activation, default.output.activation);
-    // What the recipe makes of a table without any of the optional keys is what it makes of the one shown.
-    let plain = Settings::parse("[input]\nwidth = 224\nheight = 224").expect("reads").input.expect("is there");
-    let mut table = shown.input.expect("is there").table().clone();
-    (table.name, table.trim_margin, table.resize, table.background) = (None, None, None, None);
-    (table.mean, table.std, table.scale) = (Vec::new(), Vec::new(), None);
-    // Where the comment names the default, because the keys below need another value.
-    (table.color, table.invert, table.trim) = Default::default();
-    assert_eq!(&table, plain.table());
+    // The optional keys of [input] are not there when left out, so what counts is the row that comes of it.
+    let plain = "width = 224\nheight = 224\ncolor = \"gray\"\ninvert = \"auto\"\ntrim = \"auto\"";
+    let plain = Settings::parse(&format!("[input]\n{plain}")).expect("reads").input.expect("is there");
+    let shown = shown.input.expect("is there");
+    let named = |recipe: &Recipe| {
+        let table = recipe.table();
+        (table.layout, table.dtype, table.fit, table.filter)
+    };
+    assert_eq!(named(&shown), named(&plain));
+    assert_eq!((shown.background(), row(&shown)), (plain.background(), row(&plain)));
+}
+
+/// What a recipe makes of a picture that is wider than high, with something dark on light in it.
+fn row(recipe: &Recipe) -> Vec<f32> {
+    let (width, height) = (300, 240);
+    let is_dark = |x: u32, y: u32| (70..190).contains(&x) && (90..160).contains(&y);
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| if is_dark(x, y) { (x % 50) as u8 } else { 230 }));
+    let picture = Picture::new(width, height, Channels::Gray, pixels.collect()).expect("a picture");
+    let mut row = vec![0.0; recipe.row_elements()];
+    recipe.write_row(&picture, &mut Scratch::new(), &mut row).expect("a row");
+    row
+}
+
+/// `FROM to TO` in a comment, whole numbers.
+fn range(comment: &str) -> Option<(i64, i64)> {
+    let words: Vec<&str> = comment.split([' ', ',', ';']).collect();
+    words.windows(3).find_map(|three| (three[1] == "to").then_some((three[0].parse().ok()?, three[2].parse().ok()?)))
+}
+
+#[test]
+fn the_ranges_shown_are_those_that_are_allowed() {
+    let (mut table, mut ranges) = (String::new(), 0);
+    let all: toml::Table = examples().last().expect("examples").parse().expect("TOML");
+    for line in examples().last().expect("examples").lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            name.clone_into(&mut table);
+        }
+        let Some((key, comment)) = line.split_once(" = ").and_then(|(key, rest)| Some((key, rest.split_once('#')?.1)))
+        else {
+            continue;
+        };
+        let Some((from, to)) = range(comment) else { continue };
+        ranges += 1;
+        for (value, allowed) in [(from - 1, false), (from, true), (to, true), (to + 1, false)] {
+            let mut changed = all.clone();
+            // It must not be less than the edges, which are tried by themselves.
+            if key == "width" || key == "height" {
+                changed["input"].as_table_mut().expect("a table").remove("resize");
+            }
+            let place = if table.is_empty() { &mut changed } else { changed[&table].as_table_mut().expect("a table") };
+            let number = if place[key].is_float() { (value as f64).into() } else { value.into() };
+            place.insert(key.to_owned(), number);
+            let read = Settings::parse(&changed.to_string());
+            assert_eq!(read.is_ok(), allowed, "{key} = {value}, shown is {comment}: {read:?}");
+        }
+    }
+    assert_eq!(ranges, 11);
 }
 
 #[test]
