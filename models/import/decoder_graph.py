@@ -42,7 +42,8 @@ class Shape:
 
 
 class Precision:
-    """How weights are stored. `linear` is f32, f16 or int8; layers whose name `keep` contains stay f32 in any case."""
+    """How weights are stored. `linear` is f32, f16 or int8. What `keep` names stays f32 in any case: a layer by its number and a
+    dot ("0."), or a kind of weight in all of them ("down")."""
 
     def __init__(self, linear="f32", keep=()):
         if linear not in ("f32", "f16", "int8"):
@@ -50,7 +51,8 @@ class Precision:
         self.linear, self.keep = linear, tuple(keep)
 
     def of(self, name):
-        return "f32" if any(part in name for part in self.keep) else self.linear
+        kept = any(name.startswith(part) if part.endswith(".") else name.split(".")[-1] == part for part in self.keep)
+        return "f32" if kept else self.linear
 
 
 class Graph:

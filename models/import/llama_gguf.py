@@ -9,7 +9,7 @@ refused by name. TARGET gets config.json, generation_config.json, tokenizer.json
 template) and onnx/model.onnx with onnx/model.onnx_data; it appears when all of it is there.
 
 --weights how linear layers are stored: f32 (exactly the file's values), f16, or int8 (blocks of 32, 8 bit activations).
---keep    layers that stay f32 whatever --weights says, by part of their name: down, o, qkv, gate, up, head, 0., 29. ...
+--keep    what stays f32 whatever --weights says: kinds of weights (down, o, qkv, gate, up, head), or layers (0., 29.)
 --context the longest conversation; at most what the model was trained for, which is the default.
 """
 
