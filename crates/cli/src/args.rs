@@ -52,8 +52,7 @@ pub(crate) struct Probe {
     /// How long all of it may take, such as 500ms; with --deep that is every model's run together.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
-    /// Only whether the process is alive: loading is, a hanging worker is not. A draining server takes no new
-    /// connection on its Thrift port; its admin address (http://HOST:9091) answers to the end.
+    /// Only whether the process is alive: loading and draining are, a hanging worker is not.
     #[arg(long)]
     pub(crate) live: bool,
     /// Run one real inference on every model as well.

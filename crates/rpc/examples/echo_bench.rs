@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use rpc::{
-    CallContext, CallFuture, CallOptions, Channel, ChannelConfig, Drain, Refusal, Server, ServerLimits, Service,
+    CallContext, CallFuture, CallOptions, Channel, ChannelConfig, Drain, Instead, Refusal, Server, ServerLimits,
+    Service,
 };
 use thrift::protocol::{
     TBinaryInputProtocolFactory, TBinaryOutputProtocolFactory, TFieldIdentifier, TInputProtocol, TMessageIdentifier,
@@ -32,7 +33,7 @@ use thrift::server::{TProcessor, TServer};
 use thrift::transport::{TFramedReadTransportFactory, TFramedWriteTransportFactory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use units::Deadline;
-use wire::{ApplicationErrorKind, Batch, MessageKind, Method, Outgoing, Protocol, Reply, Request};
+use wire::{ApplicationErrorKind, Batch, MessageKind, Method, Outgoing, Protocol, Request};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -119,8 +120,8 @@ impl Service for Echo {
         })
     }
 
-    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply> {
-        Some(request.application_error(ApplicationErrorKind::InternalError, why.name()))
+    fn refuse(&self, request: &Request, why: Refusal) -> Instead {
+        Instead::Refused(Some(request.application_error(ApplicationErrorKind::InternalError, why.name())))
     }
 }
 

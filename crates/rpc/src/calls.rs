@@ -22,6 +22,12 @@ pub(crate) struct Answer {
     pub(crate) charge: Charge,
 }
 
+impl Answer {
+    fn bytes(&self) -> usize {
+        self.reply.as_ref().map_or(0, Reply::len)
+    }
+}
+
 /// A call that has not finished.
 pub(crate) struct Running {
     pub(crate) future: CallFuture,
@@ -79,20 +85,53 @@ struct Line {
 pub(crate) struct Calls {
     running: FuturesUnordered<Running>,
     lines: HashMap<i32, Line>,
-    /// Answers that wait in a line.
+    /// Answers that wait in a line, and their bytes.
     parked: usize,
+    parked_bytes: usize,
     tickets: u64,
     observe: Arc<dyn Observe>,
 }
 
 impl Calls {
     pub(crate) fn new(observe: Arc<dyn Observe>) -> Self {
-        Self { running: FuturesUnordered::new(), lines: HashMap::new(), parked: 0, tickets: 0, observe }
+        Self {
+            running: FuturesUnordered::new(),
+            lines: HashMap::new(),
+            parked: 0,
+            parked_bytes: 0,
+            tickets: 0,
+            observe,
+        }
     }
 
     /// Calls in flight: running, or finished and waiting for their turn.
     pub(crate) fn len(&self) -> usize {
         self.running.len() + self.parked
+    }
+
+    /// Answers that wait for one before them.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Bytes of these answers.
+    pub(crate) fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
+    /// Whether a call that will be answered is in flight.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// Whether memory could be given back when nothing is in flight.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.lines.capacity() > 0
+    }
+
+    /// Gives that memory back. To be called only while nothing is in flight.
+    pub(crate) fn let_go(&mut self) {
+        self.lines.shrink_to_fit();
     }
 
     /// Adds a call that did not finish when it was first polled.
@@ -121,6 +160,7 @@ impl Calls {
             Some(line) => {
                 self.tickets += 1;
                 self.parked += 1;
+                self.parked_bytes += answer.bytes();
                 line.behind.push_back((self.tickets, Some(answer)));
                 None
             }
@@ -148,8 +188,9 @@ impl Calls {
         let line = self.lines.get_mut(&seqid).expect("a running call stands in its line");
         if line.first != ticket {
             let place = line.behind.iter_mut().find(|(place, _)| *place == ticket);
-            place.expect("a running call stands in its line").1 = Some(answer);
             self.parked += 1;
+            self.parked_bytes += answer.bytes();
+            place.expect("a running call stands in its line").1 = Some(answer);
             return;
         }
         send(answer);
@@ -157,6 +198,7 @@ impl Calls {
             match answer {
                 Some(answer) => {
                     self.parked -= 1;
+                    self.parked_bytes -= answer.bytes();
                     send(answer);
                 }
                 None => {

@@ -3,30 +3,33 @@
 //! Why one task: a call that finishes at once is answered without waking anybody, and everything that one read brought
 //! leaves in one write. Reading, calls and writing are polled side by side, so none waits for another: a peer that
 //! sends without reading finds its own calls slowed down and nobody else's.
-//! Promises: when the peer leaves, the futures of its calls are dropped at once; every limit in `ServerLimits` that
-//! concerns a connection holds.
+//! Promises: when the peer leaves, the futures of its calls are dropped at once (or, while it is not read because answers
+//! wait for it in amounts, as soon as the next of them cannot be written); every limit in `ServerLimits` that concerns a
+//! connection holds; in a drain, calls in flight finish, and what connected later prolongs nothing.
+//! Not here: bytes that come in (`inbound`) and go out (`outbound`), the order of answers (`calls`).
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use wire::{Batch, FrameError, FrameLimits, MessageKind, Request, Sniffed};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use wire::{FrameError, FrameLimits, MessageKind, Request, Sniffed};
 
-use crate::budget::{Charge, Taken, Wait};
+use crate::budget::{Charge, Owed, Taken, Wait};
 use crate::calls::{Answer, Calls, Finished, Running, panic_reply};
 use crate::inbound::{Arrived, Inbound, Need, must_hold_head};
+use crate::outbound::Outbound;
 use crate::server::Shared;
-use crate::{CallContext, Limit, Peer, Refusal, Service};
+use crate::{CallContext, Instead, Limit, Peer, Refusal, Service};
 
-/// With so many bytes waiting to be written, no further frames or finished calls are taken: a slow reader costs this
-/// much and the replies on top of it.
+/// With so many bytes of answers waiting, no further frames are taken: a slow reader costs this much, and what the calls
+/// answer that were in flight already. All of it is counted as bytes in flight.
 const OUT_ENOUGH: usize = 1 << 20;
 
 /// One turn answers at most so much before it writes.
@@ -68,20 +71,20 @@ pub(crate) struct Connection<IO, S> {
     limits: FrameLimits,
     inbound: Inbound,
     calls: Calls,
-    out: Batch,
-    /// Where in the stream each charge's reply ends.
-    held: VecDeque<(u64, Charge)>,
-    queued: u64,
-    written: u64,
-    /// When `out` got its first byte, for the metric, and when a byte of it last left, for the limit.
-    out_since: Instant,
-    out_moved: Instant,
+    out: Outbound,
+    /// Counts the answers that wait.
+    owed: Owed,
     waiting: Option<Waiting>,
+    /// So much waits for the peer that nothing is read from it.
+    paused: bool,
     /// The budget granted nothing in time: frames are refused until it does.
     starved: bool,
     sniffed: bool,
     draining: bool,
+    /// The start of the drain, then its end.
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Holds the end back while something is in flight that was there at the start.
+    busy: Option<TaskTrackerToken>,
     /// When a byte last came or a call last ended.
     active: Instant,
     timer: Pin<Box<Sleep>>,
@@ -97,6 +100,7 @@ where
         let now = Instant::now();
         let limits = shared.limits.frame();
         let timer_at = now + shared.limits.idle;
+        let draining = shared.drain.is_started();
         shared.observe.connection_opened();
         Self {
             io,
@@ -104,17 +108,15 @@ where
             limits,
             inbound: Inbound::new(limits),
             calls: Calls::new(Arc::clone(&shared.observe)),
-            out: Batch::new(),
-            held: VecDeque::new(),
-            queued: 0,
-            written: 0,
-            out_since: now,
-            out_moved: now,
+            out: Outbound::new(shared.limits.stride(), now),
+            owed: Owed::to(&shared.budget),
             waiting: None,
+            paused: false,
             starved: false,
             sniffed: false,
-            draining: shared.drain.is_started(),
-            drain: Box::pin(shared.drain.started()),
+            draining,
+            drain: Box::pin(if draining { shared.drained.clone().cancelled_owned() } else { shared.drain.started() }),
+            busy: (!draining).then(|| shared.busy.token()),
             active: now,
             timer: Box::pin(tokio::time::sleep_until(timer_at)),
             timer_at,
@@ -134,8 +136,8 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
-            self.draining = true;
+        if self.is_drained(cx) {
+            return Poll::Ready(End::Polite);
         }
         loop {
             let mut moved = self.finish_calls(cx);
@@ -150,14 +152,27 @@ where
                 continue;
             }
             if self.draining && self.is_done() {
-                return Poll::Ready(End::Polite);
+                self.busy = None;
             }
             match self.check_time(cx) {
                 Step::Moved => {}
-                Step::Idle => return Poll::Pending,
+                Step::Idle => {
+                    // What was written at once has never waited, and costs no accounting.
+                    self.owed.set(self.answers_waiting());
+                    return Poll::Pending;
+                }
                 Step::End(end) => return Poll::Ready(end),
             }
         }
+    }
+
+    /// Notices the start of the drain, and whether it has ended.
+    fn is_drained(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.draining && self.drain.as_mut().poll(cx).is_ready() {
+            self.draining = true;
+            self.drain = Box::pin(self.shared.drained.clone().cancelled_owned());
+        }
+        self.draining && self.drain.as_mut().poll(cx).is_ready()
     }
 
     fn is_done(&self) -> bool {
@@ -166,11 +181,14 @@ where
 
     // Answers
 
+    fn answers_waiting(&self) -> usize {
+        self.out.waiting() + self.calls.parked_bytes()
+    }
+
+    /// Takes what has finished, however much waits already: only here it is counted.
     fn finish_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while self.out.remaining() < OUT_ENOUGH
-            && let Poll::Ready(Some(finished)) = self.calls.poll_finished(cx)
-        {
+        while let Poll::Ready(Some(finished)) = self.calls.poll_finished(cx) {
             moved = true;
             self.settle(finished);
         }
@@ -184,8 +202,8 @@ where
         if finished.panicked {
             self.tell_panic();
         }
-        let Self { calls, out, held, queued, out_since, out_moved, .. } = self;
-        calls.settle(finished, |answer| queue(answer, out, held, queued, out_since, out_moved));
+        let Self { calls, out, .. } = self;
+        calls.settle(finished, |answer| out.push(answer));
     }
 
     fn tell_panic(&self) {
@@ -193,40 +211,38 @@ where
         tracing::error!(peer = %self.peer.address, "a handler panicked, its caller got an internal error");
     }
 
-    fn send(&mut self, answer: Answer) {
-        let Self { out, held, queued, out_since, out_moved, .. } = self;
-        queue(answer, out, held, queued, out_since, out_moved);
-    }
-
-    fn send_bytes(&mut self, bytes: Vec<u8>) {
-        self.queued += bytes.len() as u64;
-        self.out.push_bytes(Bytes::from(bytes));
-    }
-
     fn write(&mut self, cx: &mut Context<'_>) -> Step {
         if self.out.is_empty() {
             return Step::Idle;
         }
-        let written = match pin!(self.io.write_buf(&mut self.out)).poll(cx) {
-            Poll::Pending => return Step::Idle,
-            Poll::Ready(Err(_) | Ok(0)) => return Step::End(End::Gone),
-            Poll::Ready(Ok(written)) => written,
-        };
-        self.written += written as u64;
-        while self.held.front().is_some_and(|(end, _)| *end <= self.written) {
-            self.held.pop_front();
+        match self.out.poll_write(&mut self.io, cx) {
+            Poll::Pending => Step::Idle,
+            Poll::Ready(Err(_)) => Step::End(End::Gone),
+            Poll::Ready(Ok(written)) => {
+                self.shared.observe.batch_written(written.bytes, written.took);
+                Step::Moved
+            }
         }
-        self.out_moved = Instant::now();
-        self.shared.observe.batch_written(written, self.out_moved - self.out_since);
-        self.out_since = self.out_moved;
-        Step::Moved
     }
 
     // Frames
 
+    /// Whether so much waits for the peer that nothing more is taken from it. Answers behind a call with the same number
+    /// count: they cost the same.
+    fn owes_enough(&self) -> bool {
+        self.answers_waiting() >= OUT_ENOUGH || self.calls.parked() >= self.shared.limits.calls_per_connection
+    }
+
     fn read(&mut self, cx: &mut Context<'_>) -> Step {
-        if self.out.remaining() >= OUT_ENOUGH {
+        if self.owes_enough() {
+            self.paused = true;
+            // Whoever does not read on should not stand in line for bytes, nor hold what it was granted.
+            self.waiting = None;
             return Step::Idle;
+        }
+        if std::mem::take(&mut self.paused) {
+            // Meanwhile the rest of a started frame lay in the socket, through no fault of its sender's.
+            self.inbound.restart(Instant::now());
         }
         let mut now = self.active;
         let shared = Arc::clone(&self.shared);
@@ -274,9 +290,9 @@ where
                 step => return step,
             }
         }
-        let before = self.out.remaining();
+        let before = self.out.waiting();
         loop {
-            if self.out.remaining() >= (before + BATCH).min(OUT_ENOUGH) {
+            if self.out.waiting() >= before + BATCH || self.owes_enough() {
                 return Step::Moved;
             }
             match self.inbound.take(now) {
@@ -294,7 +310,7 @@ where
         {
             return Step::End(end);
         }
-        if self.out.remaining() > before { Step::Moved } else { Step::Idle }
+        if self.out.waiting() > before { Step::Moved } else { Step::Idle }
     }
 
     /// Looks at the first bytes of the connection.
@@ -317,7 +333,7 @@ where
         if self.shared.notices.is_due(Some(self.peer.address.ip())) {
             tracing::warn!(peer = %self.peer.address, what = refusal.log, "connection refused");
         }
-        self.send_bytes(refusal.bytes);
+        self.out.push_bytes(refusal.bytes);
         Step::End(End::Polite)
     }
 
@@ -325,7 +341,7 @@ where
         if let FrameError::TooLarge { limit, .. } = error {
             self.shared.observe.limit(Limit::FrameBytes);
             if let Some(answer) = wire::too_large(self.inbound.unread(), limit) {
-                self.send_bytes(answer);
+                self.out.push_bytes(answer);
             }
         }
         self.tell_closed(&error);
@@ -358,7 +374,7 @@ where
                 return Step::End(End::Polite);
             }
         };
-        if let Some(why) = self.refusal() {
+        if let Some(why) = self.refusal(request.kind) {
             self.refuse(&request, why, charge);
             return Step::Idle;
         }
@@ -389,14 +405,16 @@ where
         };
         shared.observe.call_ended();
         if !oneway && let Some(answer) = self.calls.pass(seqid, Answer { reply, charge }) {
-            self.send(answer);
+            self.out.push(answer);
         }
         Step::Idle
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self, kind: MessageKind) -> Option<Refusal> {
         let limits = &self.shared.limits;
-        if self.draining {
+        // Who is told to stop still wants to hear which of its calls are given up.
+        let concerns_old_calls = kind == MessageKind::Oneway && self.calls.is_awaited();
+        if self.draining && !concerns_old_calls {
             Some(Refusal::Draining)
         } else if self.starved {
             Some(Refusal::BytesInFlight { limit: self.shared.budget.total() })
@@ -409,16 +427,22 @@ where
     }
 
     fn refuse(&mut self, request: &Request, why: Refusal, charge: Charge) {
-        self.shared.observe.call_refused(why);
-        if request.kind == MessageKind::Oneway {
-            return;
-        }
-        let reply = catch_unwind(AssertUnwindSafe(|| self.shared.service.refuse(request, why))).unwrap_or_else(|_| {
-            self.tell_panic();
-            None
-        });
+        let instead = match request.kind {
+            MessageKind::Oneway => Instead::Refused(None),
+            _ => catch_unwind(AssertUnwindSafe(|| self.shared.service.refuse(request, why))).unwrap_or_else(|_| {
+                self.tell_panic();
+                Instead::Refused(None)
+            }),
+        };
+        let reply = match instead {
+            Instead::Answered(reply) => Some(reply),
+            Instead::Refused(reply) => {
+                self.shared.observe.call_refused(why);
+                reply
+            }
+        };
         if let Some(answer) = self.calls.pass(request.seqid, Answer { reply, charge }) {
-            self.send(answer);
+            self.out.push(answer);
         }
     }
 
@@ -451,17 +475,17 @@ where
     /// The next moment at which something is over; none when only calls are waited for.
     fn due(&self) -> Option<Instant> {
         let limits = &self.shared.limits;
-        let stall = (!self.out.is_empty()).then(|| self.out_moved + limits.write_stall);
-        let reading = if let Some(waiting) = &self.waiting {
-            Some(waiting.until)
-        } else if self.out.remaining() >= OUT_ENOUGH {
+        let stall = self.out.behind_since().map(|since| since + limits.write_stall);
+        let reading = if self.paused {
             // Frames lie in the socket because this side does not take them; that is no fault of their sender's.
             None
+        } else if let Some(waiting) = &self.waiting {
+            Some(waiting.until)
         } else if let Some(started) = self.inbound.started() {
             Some(started + limits.frame_time)
         } else if self.calls.len() > 0 || !self.out.is_empty() {
             None
-        } else if self.inbound.is_holding() {
+        } else if self.is_holding() {
             Some(self.active + LET_GO.min(limits.idle))
         } else {
             Some(self.active + limits.idle)
@@ -502,7 +526,7 @@ where
             self.shared.observe.limit(limit);
             tracing::debug!(peer = %self.peer.address, limit = limit.name(), "limit hit");
         };
-        if !self.out.is_empty() && now >= self.out_moved + limits.write_stall {
+        if self.out.behind_since().is_some_and(|since| now >= since + limits.write_stall) {
             hit(Limit::WriteStall);
             return Step::End(End::Gone);
         }
@@ -513,7 +537,7 @@ where
             self.inbound.restart(now);
             return Step::Moved;
         }
-        if self.inbound.started().is_some() {
+        if self.inbound.started().is_some() && !self.paused {
             hit(Limit::FrameTime);
             return Step::End(End::Gone);
         }
@@ -522,7 +546,14 @@ where
             return Step::End(End::Polite);
         }
         self.inbound.let_go();
+        self.out.let_go();
+        self.calls.let_go();
         Step::Moved
+    }
+
+    /// Whether memory could be given back while the connection rests.
+    fn is_holding(&self) -> bool {
+        self.inbound.is_holding() || self.out.is_holding() || self.calls.is_holding()
     }
 }
 
@@ -532,32 +563,9 @@ impl<IO, S> Drop for Connection<IO, S> {
     }
 }
 
-/// Puts an answer behind those that wait to be written.
-fn queue(
-    answer: Answer,
-    out: &mut Batch,
-    held: &mut VecDeque<(u64, Charge)>,
-    queued: &mut u64,
-    out_since: &mut Instant,
-    out_moved: &mut Instant,
-) {
-    let Some(reply) = answer.reply else { return };
-    if out.is_empty() {
-        let now = Instant::now();
-        (*out_since, *out_moved) = (now, now);
-    }
-    *queued += reply.len() as u64;
-    out.push(reply);
-    match held.back_mut() {
-        // Frames of one chunk share their charge: one entry for the whole run of them.
-        Some((end, charge)) if Arc::ptr_eq(charge, &answer.charge) => *end = *queued,
-        _ => held.push_back((*queued, answer.charge)),
-    }
-}
-
 /// Writes what waits, says goodbye, and reads on until the peer has taken notice.
-async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO, out: &mut Batch) -> std::io::Result<()> {
-    io.write_all_buf(out).await?;
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO, out: &mut Outbound) -> std::io::Result<()> {
+    out.write_all(io).await?;
     io.shutdown().await?;
     tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await?;
     Ok(())

@@ -1,8 +1,9 @@
 //! Stopping without breaking calls.
 //!
-//! Promises: from [`DrainHandle::start`] on nobody is accepted and new calls are refused; calls in flight finish and
-//! their answers are delivered; a connection with neither is closed; [`DrainHandle::drained`] resolves when none is
-//! left, or when the limit has passed and the rest was cut.
+//! Promises: from [`DrainHandle::start`] on new calls are refused, on old connections and on new ones, which are still
+//! accepted so that everybody can ask how the server is; calls in flight finish and their answers are delivered. When
+//! none of them is left, or the limit has passed and the rest was cut, nobody is accepted any more, what is still
+//! connected is closed, and [`DrainHandle::drained`] resolves. What came after the start never prolongs it.
 
 use std::time::Duration;
 

@@ -2,8 +2,9 @@
 //!
 //! Why two kinds of buffer: many small frames come in one read and share a chunk, of which each is a slice; a big frame
 //! is read straight into a buffer of its own, of exactly its size.
-//! Promises: nothing is allocated for a claimed size before the budget has granted it, and memory that nobody paid for
-//! is at most [`OWN`] bytes a connection. A connection that has never sent anything has no buffer at all.
+//! Promises: nothing is allocated for a claimed size before the budget has granted it, and memory for what comes in that
+//! nobody paid for is at most [`OWN`] bytes a connection. A connection that has never sent anything, or that has let go
+//! of what it had, has no buffer at all.
 //! Not here: waiting for the budget, and what happens when it grants nothing (`connection`).
 
 use std::cell::RefCell;

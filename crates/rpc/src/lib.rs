@@ -20,6 +20,7 @@ mod limits;
 mod link;
 mod load;
 mod observe;
+mod outbound;
 mod peer;
 mod retry;
 mod server;
@@ -34,7 +35,7 @@ pub use limits::ServerLimits;
 pub use observe::{Limit, Observe, ServerStats};
 pub use peer::{CallContext, Peer};
 pub use server::Server;
-pub use service::{CallFuture, Refusal, Service};
+pub use service::{CallFuture, Instead, Refusal, Service};
 
 #[cfg(test)]
 mod testing;

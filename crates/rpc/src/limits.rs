@@ -14,16 +14,19 @@ pub struct ServerLimits {
     /// Most bytes of a frame's payload. A frame over it is answered with a `TApplicationException` and ends the
     /// connection.
     pub frame_bytes: usize,
-    /// Most bytes of frames that are being read, worked on or answered, over all connections. Taken before a body is
-    /// read, released when the answer is written; who finds none waits in line for at most `frame_time`, then is
-    /// refused. On top of it every connection may own 4 KiB. Values below `frame_bytes` act as that, values above
-    /// 1 GiB as 1 GiB.
+    /// Most bytes of frames that are being read, worked on or answered, over all connections, and of answers that wait
+    /// for their peers to read them. A frame's are taken before its body is read and released when its answer is
+    /// written; who finds none waits in line for at most `frame_time`, then is refused. An answer's are counted from
+    /// when it waits, also when there is no room for it: then nobody's frame gets any until there is. So the process
+    /// holds at most this, and what the calls answer that were in flight when it was reached. On top of it every
+    /// connection may own 4 KiB. Values below `frame_bytes` act as that, values above 1 GiB as 1 GiB.
     pub bytes_in_flight: usize,
     /// Within this time a started frame must be complete.
     pub frame_time: Duration,
     /// A connection without calls is closed after this time without a byte.
     pub idle: Duration,
-    /// A connection that takes none of the bytes waiting for it is closed after this time.
+    /// Within this time a connection must take the answers that wait for it, or as many bytes of them as a frame may
+    /// have (`frame_bytes`, at least 1 MiB); else it is closed. Just as it must send a whole frame within `frame_time`.
     pub write_stall: Duration,
     /// Deepest nesting of structs in a message, 64 at most.
     pub depth: usize,
@@ -51,6 +54,11 @@ impl Default for ServerLimits {
 impl ServerLimits {
     pub(crate) fn frame(&self) -> FrameLimits {
         FrameLimits { frame_bytes: self.frame_bytes }
+    }
+
+    /// What a connection must take within `write_stall`, when more waits.
+    pub(crate) fn stride(&self) -> usize {
+        self.frame().bytes().max(1 << 20)
     }
 
     pub(crate) fn decode(&self) -> DecodeLimits {

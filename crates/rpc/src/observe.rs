@@ -22,7 +22,7 @@ pub enum Limit {
     FrameTime,
     /// Time without any call.
     Idle,
-    /// Time without taking a waiting byte.
+    /// Time for taking the answers that wait.
     WriteStall,
 }
 
@@ -72,12 +72,14 @@ pub trait Observe: Send + Sync + 'static {
     fn call_started(&self) {}
     /// A call was answered, or dropped because its caller left.
     fn call_ended(&self) {}
-    /// A call was refused without reaching the service's `call`.
+    /// A call was refused: it reached neither the service's `call`, nor an answer of its own in `refuse`.
     fn call_refused(&self, why: Refusal) {}
     /// A handler panicked; its caller got an internal error.
     fn handler_panicked(&self) {}
-    /// So many bytes of frames are in flight now.
-    fn bytes_in_flight(&self, used: usize) {}
+    /// So many bytes more are in flight, of frames or of answers. Always told before they are told of as released.
+    fn bytes_taken(&self, bytes: usize) {}
+    /// So many bytes fewer are in flight.
+    fn bytes_released(&self, bytes: usize) {}
     /// A batch of `bytes` has been handed to the kernel; `took` is since its first reply was ready.
     fn batch_written(&self, bytes: usize, took: Duration) {}
 }
@@ -99,7 +101,7 @@ pub struct ServerStats {
     pub refused_total: AtomicU64,
     /// Handlers that panicked.
     pub panics_total: AtomicU64,
-    /// Bytes of frames in flight now.
+    /// Bytes of frames and of waiting answers in flight now.
     pub bytes_in_flight: AtomicUsize,
     /// Complete frames since start.
     pub frames_total: AtomicU64,
@@ -163,8 +165,12 @@ impl Observe for ServerStats {
         self.panics_total.fetch_add(1, Relaxed);
     }
 
-    fn bytes_in_flight(&self, used: usize) {
-        self.bytes_in_flight.store(used, Relaxed);
+    fn bytes_taken(&self, bytes: usize) {
+        self.bytes_in_flight.fetch_add(bytes, Relaxed);
+    }
+
+    fn bytes_released(&self, bytes: usize) {
+        self.bytes_in_flight.fetch_sub(bytes, Relaxed);
     }
 
     fn batch_written(&self, bytes: usize, _took: Duration) {

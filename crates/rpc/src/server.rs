@@ -1,9 +1,12 @@
-//! Accepts connections, as many as allowed, until the drain.
+//! Accepts connections, as many as allowed, until the drain has ended.
+//!
+//! Why also during it: whoever asks how the server is must find it, or a server that is told to stop looks dead and is
+//! killed with its calls in flight.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
@@ -13,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::connection::Connection;
@@ -37,6 +42,10 @@ pub(crate) struct Shared<S> {
     pub(crate) budget: Arc<Budget>,
     pub(crate) observe: Arc<dyn Observe>,
     pub(crate) drain: Drain,
+    /// Connections with something in flight that was there when the drain began; before that, all of them.
+    pub(crate) busy: TaskTracker,
+    /// The drain has ended: whoever is still connected is let go.
+    pub(crate) drained: CancellationToken,
     pub(crate) notices: Notices,
 }
 
@@ -74,24 +83,43 @@ impl Server {
     pub async fn serve<S: Service>(self, service: Arc<S>, drain: Drain) {
         let _running = drain.register();
         let Self { listeners, limits, observe } = self;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Shared::new(service, limits, observe, drain));
+        let mut connections = JoinSet::new();
+        let in_time = tokio::select! {
+            biased;
+            in_time = shared.drained_in_time() => in_time,
+            never = accept_all(&listeners, &shared, &mut connections) => match never {},
+        };
+        drop(listeners);
+        if !in_time {
+            tracing::warn!(connections = connections.len(), "drain took too long, the rest is cut");
+            connections.shutdown().await;
+        }
+        // Each takes a moment to say goodbye, and no longer.
+        shared.drained.cancel();
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+impl<S> Shared<S> {
+    pub(crate) fn new(service: Arc<S>, limits: ServerLimits, observe: Arc<dyn Observe>, drain: Drain) -> Self {
+        Self {
             service,
             limits,
             budget: Budget::new(limits.bytes_in_flight, limits.frame().bytes(), Arc::clone(&observe)),
             observe,
             drain,
+            busy: TaskTracker::new(),
+            drained: CancellationToken::new(),
             notices: Notices::default(),
-        });
-        let mut connections = JoinSet::new();
-        accept_until_drain(&listeners, &shared, &mut connections).await;
-        drop(listeners);
-
-        let limit = shared.drain.limit();
-        let all_ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
-            tracing::warn!(connections = connections.len(), "drain took too long, the rest is cut");
-            connections.shutdown().await;
         }
+    }
+
+    /// Resolves when nothing is in flight any more that was there when the drain began, or when its time is over.
+    async fn drained_in_time(&self) -> bool {
+        self.drain.started().await;
+        self.busy.close();
+        tokio::time::timeout(self.drain.limit(), self.busy.wait()).await.is_ok()
     }
 }
 
@@ -101,34 +129,45 @@ impl std::fmt::Debug for Server {
     }
 }
 
-async fn accept_until_drain<S: Service>(
+/// When accepting goes on after failures.
+#[derive(Default)]
+struct Pause {
+    last: Duration,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    fn after_failure(&mut self, now: Instant) {
+        self.last = (self.last * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.until = Some(now + self.last);
+    }
+}
+
+async fn accept_all<S: Service>(
     listeners: &[TcpListener],
     shared: &Arc<Shared<S>>,
     connections: &mut JoinSet<()>,
-) {
-    let mut draining = pin!(shared.drain.started());
-    let mut pause = None;
+) -> Infallible {
+    let mut pause = Pause::default();
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut draining => return,
             Some(ended) = connections.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
                     tracing::error!("connection task panicked");
                 }
                 continue;
             }
-            accepted = accept(listeners, pause) => accepted,
+            accepted = accept(listeners, pause.until) => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                pause = None;
+                pause = Pause::default();
                 admit(stream, address, shared, connections);
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                let next = pause.map_or(FIRST_PAUSE, |last: Duration| (last * 2).min(LONGEST_PAUSE));
-                pause = Some(next);
+                pause.after_failure(Instant::now());
                 shared.observe.accept_failed();
                 if shared.notices.is_due(None) {
                     tracing::warn!(%error, "accept failed, clients wait in the backlog");
@@ -138,10 +177,11 @@ async fn accept_until_drain<S: Service>(
     }
 }
 
-/// The next connection of any listener, after the pause.
-async fn accept(listeners: &[TcpListener], pause: Option<Duration>) -> io::Result<(TcpStream, SocketAddr)> {
-    if let Some(pause) = pause {
-        tokio::time::sleep(pause).await;
+/// The next connection of any listener, not before `from`: an instant, because the wait begins anew whenever a
+/// connection ends.
+async fn accept(listeners: &[TcpListener], from: Option<Instant>) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Some(from) = from {
+        tokio::time::sleep_until(from).await;
     }
     let mut first = fastrand::usize(..listeners.len().max(1));
     std::future::poll_fn(move |cx| {

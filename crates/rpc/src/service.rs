@@ -13,7 +13,8 @@ pub type CallFuture = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
 /// Why a call does not reach [`Service::call`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// The server is about to stop.
+    /// The server is about to stop. Oneway calls are still made on a connection that waits for answers: they may
+    /// concern what is in flight on it, as a message that cancels does.
     Draining,
     /// This connection has as many calls in flight as it may.
     CallsPerConnection {
@@ -39,6 +40,15 @@ impl Refusal {
     }
 }
 
+/// What a call that may not start comes to instead.
+#[derive(Clone, Debug)]
+pub enum Instead {
+    /// It is refused with this answer, or with none at all.
+    Refused(Option<Reply>),
+    /// It has its answer nevertheless, and counts as no refusal.
+    Answered(Reply),
+}
+
 /// The methods behind a listener.
 pub trait Service: Send + Sync + 'static {
     /// Starts a call. The future is polled on its connection's task, at once and for the first time before the next
@@ -49,7 +59,8 @@ pub trait Service: Send + Sync + 'static {
     /// answered with an internal error. Replies to oneway calls are not sent.
     fn call(&self, request: Request, call: CallContext) -> CallFuture;
 
-    /// Answers a call that may not start, at once. The arguments of a request refused for `BytesInFlight` may be cut
-    /// off, so they are not to be decoded. While `Draining`, a service may still answer for itself here (health).
-    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply>;
+    /// Answers a call that may not start, at once; not asked for oneway calls. The arguments of a request refused for
+    /// `BytesInFlight` may be cut off, so they are not to be decoded. While `Draining`, a service may still answer for
+    /// itself here (health).
+    fn refuse(&self, request: &Request, why: Refusal) -> Instead;
 }

@@ -11,9 +11,11 @@ use thrift::protocol::{TFieldIdentifier, TInputProtocol, TOutputProtocol, TSeria
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use wire::{ApplicationErrorKind, FrameLimits, MessageKind, Method, Outgoing, Protocol, Reply, Request, Response};
+use wire::{ApplicationErrorKind, FrameLimits, MessageKind, Method, Outgoing, Protocol, Request, Response};
 
-use crate::{CallContext, CallFuture, Drain, DrainHandle, Refusal, Server, ServerLimits, ServerStats, Service};
+use crate::{
+    CallContext, CallFuture, Drain, DrainHandle, Instead, Refusal, Server, ServerLimits, ServerStats, Service,
+};
 
 /// Request, reply and exception of every test method: `1: i64 left_ms, 2: binary data, 3: optional Note inner`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,8 +100,8 @@ pub(crate) struct Happened {
     pub(crate) noted: Vec<Bytes>,
 }
 
-/// `echo` answers at once, `hold` when [`Notes::open`] lets it, `fail` with the exception, `panic` and `panic_late` not
-/// at all, `noted` is oneway.
+/// `echo` answers at once, `hold` when [`Notes::open`] lets it, `swell` then, too, with as many bytes as `left_ms` says,
+/// `fail` with the exception, `panic` and `panic_late` not at all, `noted` is oneway, `health` is answered in a drain.
 pub(crate) struct Notes {
     happened: watch::Sender<Happened>,
     gates: Mutex<HashMap<Bytes, Arc<Notify>>>,
@@ -172,7 +174,8 @@ impl Service for Notes {
                 watched.finish();
                 Some(request.reply(&note))
             }),
-            "hold" => {
+            "hold" | "swell" => {
+                let swells = request.method.as_str() == "swell";
                 let gate = self.gate(&note.data);
                 let delay = self.delay;
                 Box::pin(async move {
@@ -182,7 +185,8 @@ impl Service for Notes {
                         tokio::time::sleep(delay).await;
                     }
                     watched.finish();
-                    Some(request.reply(&note))
+                    let swollen = || Note::of(vec![b's'; note.left_ms as usize]);
+                    Some(if swells { request.reply(&swollen()) } else { request.reply(&note) })
                 })
             }
             "fail" => Box::pin(async move {
@@ -209,8 +213,11 @@ impl Service for Notes {
         }
     }
 
-    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply> {
-        Some(request.exception(&Note::of(why.name())))
+    fn refuse(&self, request: &Request, why: Refusal) -> Instead {
+        if request.method.as_str() == "health" && why == Refusal::Draining {
+            return Instead::Answered(request.reply(&Note::of("alive")));
+        }
+        Instead::Refused(Some(request.exception(&Note::of(why.name()))))
     }
 }
 

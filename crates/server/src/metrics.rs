@@ -158,7 +158,11 @@ impl ServerMetrics {
             server.register("connections", "Open connections", this.connections.clone());
             server.register("connections_opened", "Connections accepted", this.connections_total.clone());
             server.register("calls_in_flight", "Calls being worked on", this.in_flight.clone());
-            server.register("bytes_in_flight", "Bytes of frames being worked on", this.bytes_in_flight.clone());
+            server.register(
+                "bytes_in_flight",
+                "Bytes of requests and of answers that wait to be taken",
+                this.bytes_in_flight.clone(),
+            );
             server.register("bytes_in", "Bytes of frames read", this.bytes_in.clone());
             server.register("bytes_out", "Bytes written", this.bytes_out.clone());
             server.register("panics", "Handlers that panicked", this.panics.clone());
@@ -263,8 +267,12 @@ impl rpc::Observe for ServerMetrics {
         self.panics.inc();
     }
 
-    fn bytes_in_flight(&self, used: usize) {
-        self.bytes_in_flight.set(used as i64);
+    fn bytes_taken(&self, bytes: usize) {
+        self.bytes_in_flight.inc_by(bytes as i64);
+    }
+
+    fn bytes_released(&self, bytes: usize) {
+        self.bytes_in_flight.dec_by(bytes as i64);
     }
 
     fn batch_written(&self, bytes: usize, took: Duration) {

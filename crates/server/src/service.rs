@@ -7,9 +7,9 @@ use engine::Phase;
 use fault::{Fault, Kind};
 use idl::Dispatched;
 use idl::health::CheckRequest;
-use rpc::{CallContext, CallFuture, Refusal, Service};
+use rpc::{CallContext, CallFuture, Instead, Refusal, Service};
 use units::RequestId;
-use wire::{MessageKind, Reply, Request};
+use wire::Request;
 
 use crate::methods::{Context, Finished, Methods};
 use crate::metrics::{METHODS, OTHER};
@@ -46,16 +46,13 @@ impl Service for Services {
         })
     }
 
-    fn refuse(&self, request: &Request, why: Refusal) -> Option<Reply> {
-        if request.kind == MessageKind::Oneway {
-            return None;
-        }
+    fn refuse(&self, request: &Request, why: Refusal) -> Instead {
         let health = why == Refusal::Draining && request.method.as_str() == "check";
         if health && let Ok(check) = request.args::<CheckRequest>() {
-            return match self.0.check_now(&check) {
-                Ok(reply) => request.reply(&reply).into(),
-                Err(fault) => request.exception(&fault).into(),
-            };
+            return Instead::Answered(match self.0.check_now(&check) {
+                Ok(reply) => request.reply(&reply),
+                Err(fault) => request.exception(&fault),
+            });
         }
         let fault = match why {
             Refusal::Draining => Fault::unavailable("the server is draining").with_retry_after(Duration::from_secs(1)),
@@ -70,6 +67,6 @@ impl Service for Services {
         };
         // The arguments may be cut off, so the request's own id cannot be read.
         let thrown = idl::fault::Fault::thrown(fault, &RequestId::generate());
-        request.exception(&thrown).into()
+        Instead::Refused(Some(request.exception(&thrown)))
     }
 }

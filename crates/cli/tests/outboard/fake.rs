@@ -12,9 +12,9 @@ use idl::inference::{
     CancelRequest, Classification, ClassifyReply, ClassifyRequest, DataType, InferReply, InferRequest, Label,
     ModelInfo, ModelState, ModelsReply, ModelsRequest, Task, TensorSpec,
 };
-use rpc::{CallContext, CallFuture, Drain, Refusal, Server, ServerLimits, Service};
+use rpc::{CallContext, CallFuture, Drain, Instead, Refusal, Server, ServerLimits, Service};
 use tokio::sync::oneshot;
-use wire::{Reply, Request};
+use wire::Request;
 
 /// What the fake says.
 #[derive(Clone)]
@@ -102,8 +102,8 @@ impl Service for Front {
             .or_unknown_method()
     }
 
-    fn refuse(&self, _: &Request, _: Refusal) -> Option<Reply> {
-        None
+    fn refuse(&self, _: &Request, _: Refusal) -> Instead {
+        Instead::Refused(None)
     }
 }
 

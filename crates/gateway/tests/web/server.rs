@@ -9,11 +9,11 @@ use idl::inference::{
     CancelRequest, Classification, ClassifyReply, ClassifyRequest, InferReply, InferRequest, Label, ModelInfo,
     ModelState, ModelsReply, ModelsRequest, Task, Timing,
 };
-use rpc::{CallContext, CallFuture, Drain, Refusal, Server, ServerLimits, Service};
+use rpc::{CallContext, CallFuture, Drain, Instead, Refusal, Server, ServerLimits, Service};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use units::RequestId;
-use wire::{Reply, Request};
+use wire::Request;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -172,9 +172,9 @@ impl Service for Thrift {
             .or_unknown_method()
     }
 
-    fn refuse(&self, request: &Request, _: Refusal) -> Option<Reply> {
+    fn refuse(&self, request: &Request, _: Refusal) -> Instead {
         let thrown = Thrown::thrown(fault::Fault::unavailable("draining"), &RequestId::generate());
-        Some(request.exception(&thrown))
+        Instead::Refused(Some(request.exception(&thrown)))
     }
 }
 

@@ -8,8 +8,6 @@ use tokio::task::JoinHandle;
 use wire::{ApplicationErrorKind, Protocol, ResponseError};
 
 use super::*;
-use crate::budget::Budget;
-use crate::server::Notices;
 use crate::testing::{Note, Notes, Raw, call, text_call};
 use crate::{Drain, DrainHandle, ServerLimits, ServerStats};
 
@@ -29,14 +27,7 @@ struct Bench {
 fn bench(limits: ServerLimits) -> Bench {
     let (notes, stats) = (Arc::new(Notes::default()), Arc::new(ServerStats::default()));
     let (handle, drain) = Drain::new(Drain::LIMIT);
-    let shared = Arc::new(Shared {
-        service: Arc::clone(&notes),
-        limits,
-        budget: Budget::new(limits.bytes_in_flight, limits.frame().bytes(), Arc::clone(&stats) as _),
-        observe: Arc::clone(&stats) as _,
-        drain,
-        notices: Notices::default(),
-    });
+    let shared = Arc::new(Shared::new(Arc::clone(&notes), limits, Arc::clone(&stats) as _, drain));
     Bench { notes, stats, drain: handle, shared }
 }
 
@@ -370,6 +361,28 @@ async fn a_peer_that_never_reads_is_bounded_then_cut_and_stalls_nobody() {
     assert_eq!(bench.in_flight(), 0);
 }
 
+/// One byte now and then kept a connection, and everything it was owed, for ever.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_a_byte_now_and_then_is_cut() {
+    let bench = default_bench();
+    let (mut raw, task) = bench.connect();
+    let request = Note { left_ms: 300_000, ..Note::of("x") };
+    raw.send(&call(Protocol::Binary, "swell", 1, &request)).await;
+    bench.notes.open("x");
+    let stall = bench.shared.limits.write_stall;
+    for byte in 1.. {
+        raw.io.read_exact(&mut [0]).await.expect("what was written before can be read");
+        tokio::time::sleep(stall - Duration::from_secs(1)).await;
+        if task.is_finished() {
+            break;
+        }
+        assert!(byte < 3, "a byte keeps it");
+    }
+    task.await.expect("the connection ends");
+    assert_eq!(bench.stats.limit_hits(Limit::WriteStall), 1);
+    assert_eq!(bench.in_flight(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_gets_everything() {
     let bench = default_bench();
@@ -383,10 +396,13 @@ async fn a_slow_reader_gets_everything() {
         write
     });
     let mut raw = Raw::over(tokio::io::join(read, tokio::io::sink()));
+    // As slowly as may be: what waits, a megabyte, takes nearly all the time that there is.
+    let pause = bench.shared.limits.write_stall / 125;
     for seqid in 1..=400 {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(pause).await;
         assert_eq!(raw.response().await.seqid, seqid);
     }
+    assert_eq!(bench.stats.limit_hits(Limit::WriteStall), 0);
     let _write = sender.await.expect("the sender does not panic");
 }
 
@@ -427,6 +443,87 @@ async fn bytes_in_flight_are_waited_for_in_time_refused_after_it_and_come_back()
     let _write = sender.await.expect("the sender does not panic");
     tokio::time::sleep(2 * LET_GO + Duration::from_millis(10)).await;
     assert_eq!(bench.in_flight(), 0);
+}
+
+/// Answers were in no budget: each connection could let a thousand of them wait.
+#[tokio::test(start_paused = true)]
+async fn answers_that_wait_are_bytes_in_flight_and_keep_others_from_starting() {
+    let limits = ServerLimits { frame_bytes: MB, bytes_in_flight: MB, ..ServerLimits::default() };
+    let bench = bench(limits);
+    let (mut slow, task) = bench.connect();
+    for seqid in 1..=8 {
+        let request = Note { left_ms: 500_000, ..Note::of("x") };
+        slow.send(&call(Protocol::Binary, "swell", seqid, &request)).await;
+    }
+    bench.notes.until(|happened| happened.started == 8).await;
+    let before = bench.in_flight();
+    for answered in 1..=8 {
+        bench.notes.open("x");
+        bench.notes.until(|happened| happened.answered == answered).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(bench.stats.calls.load(Relaxed), 0, "what has finished is taken, however much waits");
+    assert!(bench.in_flight() - before > 8 * 500_000 - 2 * PIPE, "{} after {before}", bench.in_flight());
+
+    let (mut other, _task) = bench.connect();
+    let big = call(Protocol::Binary, "echo", 1, &Note::of(vec![0; 40_000]));
+    other.send(&big).await;
+    assert_eq!(other.exception().await, (1, "bytes_in_flight".to_owned()));
+    // Until the answers have gone, with their peer or without it.
+    task.await.expect("it takes nothing");
+    assert_eq!(bench.stats.limit_hits(Limit::WriteStall), 1);
+    other.send(&big).await;
+    assert_eq!(other.reply().await.0, 1);
+    tokio::time::sleep(2 * LET_GO).await;
+    assert_eq!(bench.in_flight(), 0);
+}
+
+/// Refusals behind a running call with the same number were taken without limit.
+#[tokio::test(start_paused = true)]
+async fn answers_behind_a_running_call_with_their_number_are_bounded() {
+    let bench = bench(ServerLimits { calls_per_connection: 4, ..ServerLimits::default() });
+    let (raw, _task) = bench.connect();
+    let (read, mut write) = tokio::io::split(raw.io);
+    write.write_all(&text_call("hold", 0, "x")).await.expect("the server reads");
+    let sender = tokio::spawn(async move {
+        for _ in 0..10_000 {
+            write.write_all(&text_call("echo", 0, "next")).await.expect("the server reads");
+        }
+        write
+    });
+    tokio::time::sleep(3 * bench.shared.limits.frame_time).await;
+    assert_eq!(bench.stats.frames_total.load(Relaxed), 5, "the one that runs and four that wait for it");
+    bench.notes.open("x");
+    let mut raw = Raw::over(tokio::io::join(read, tokio::io::sink()));
+    assert_eq!(raw.reply().await, (0, "x".to_owned()));
+    for _ in 0..10_000 {
+        assert_eq!(raw.response().await.seqid, 0);
+    }
+    let _write = sender.await.expect("the sender does not panic");
+}
+
+/// The time that a frame may take ran on while its rest was not read.
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_waited_for_this_side_is_not_late() {
+    let bench = default_bench();
+    let (mut raw, task) = bench.connect();
+    let request = Note { left_ms: 2 * MB as i64, ..Note::of("x") };
+    raw.send(&call(Protocol::Binary, "swell", 1, &request)).await;
+    let next = text_call("echo", 2, "complete in the end");
+    let (first, rest) = next.split_at(10);
+    raw.send(first).await;
+    bench.notes.until(|happened| happened.started == 1).await;
+    bench.notes.open("x");
+    let patience = bench.shared.limits.frame_time;
+    tokio::time::sleep(patience + patience / 2).await;
+    assert_eq!(raw.response().await.seqid, 1);
+    tokio::time::sleep(patience / 2).await;
+    raw.send(rest).await;
+    assert_eq!(raw.reply().await, (2, "complete in the end".to_owned()));
+    // From then on it runs as ever.
+    raw.send(first).await;
+    task.await.expect("the connection ends");
+    assert_eq!(bench.stats.limit_hits(Limit::FrameTime), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -537,21 +634,72 @@ async fn a_drain_refuses_new_calls_finishes_old_ones_then_closes() {
     raw.call("echo", 2, "late").await;
     assert_eq!(raw.exception().await, (2, "draining".to_owned()));
     tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.shared.busy.close();
+    assert_eq!(bench.shared.busy.len(), 1, "it holds the drain up");
     bench.notes.open("x");
     assert_eq!(raw.reply().await, (1, "x".to_owned()));
+    bench.shared.busy.wait().await;
+    raw.call("echo", 3, "later still").await;
+    assert_eq!(raw.exception().await, (3, "draining".to_owned()));
+    bench.shared.drained.cancel();
     assert_eq!(raw.frame().await, None);
     drop(raw);
     task.await.expect("the connection ends");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_closes_idle_connections_at_once() {
+async fn a_connection_that_comes_in_a_drain_is_told_so_and_holds_nothing_up() {
     let bench = default_bench();
-    let (mut raw, _task) = bench.connect();
-    raw.call("echo", 1, "x").await;
-    raw.reply().await;
+    let (mut old, _task) = bench.connect();
+    old.call("hold", 1, "x").await;
+    bench.notes.until(|happened| happened.started == 1).await;
     bench.drain.start();
-    assert_eq!(raw.frame().await, None);
+    let (mut half, _task) = bench.connect();
+    half.send(&text_call("health", 1, "")[..10]).await;
+    let (mut new, _task) = bench.connect();
+    new.call("health", 1, "how are you").await;
+    assert_eq!(new.reply().await, (1, "alive".to_owned()));
+    new.call("echo", 2, "too late").await;
+    assert_eq!(new.exception().await, (2, "draining".to_owned()));
+    assert_eq!(bench.stats.refused_total.load(Relaxed), 1, "health was answered, not refused");
+    let end = tokio::spawn({
+        let shared = Arc::clone(&bench.shared);
+        async move {
+            shared.busy.close();
+            shared.busy.wait().await;
+            shared.drained.cancel();
+        }
+    });
+    new.call("health", 3, "still").await;
+    assert_eq!(new.reply().await, (3, "alive".to_owned()));
+    assert!(!end.is_finished(), "the old call has not ended");
+    assert_eq!(bench.shared.busy.len(), 1, "and nothing else is waited for");
+    bench.notes.open("x");
+    assert_eq!(old.reply().await, (1, "x".to_owned()));
+    end.await.expect("nobody else is waited for");
+    assert_eq!((old.frame().await, new.frame().await), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn oneway_calls_are_heard_in_a_drain_while_something_is_in_flight_beside_them() {
+    let bench = default_bench();
+    let (mut busy, _task) = bench.connect();
+    let (mut idle, _task) = bench.connect();
+    busy.call("hold", 1, "x").await;
+    bench.notes.until(|happened| happened.started == 1).await;
+    bench.drain.start();
+    busy.call("noted", 2, "give it up").await;
+    bench.notes.until(|happened| happened.noted == ["give it up"]).await;
+    idle.call("noted", 1, "what").await;
+    idle.call("health", 2, "").await;
+    assert_eq!(idle.reply().await.0, 2);
+    bench.notes.open("x");
+    busy.reply().await;
+    busy.call("noted", 3, "nothing is left").await;
+    busy.call("health", 4, "").await;
+    assert_eq!(busy.reply().await.0, 4);
+    assert_eq!(bench.notes.happened().noted, ["give it up"]);
+    assert_eq!(bench.stats.refused_total.load(Relaxed), 2);
 }
 
 // Memory
@@ -564,4 +712,34 @@ async fn a_connection_at_rest_is_small() {
     let task = Connection::new(theirs, peer, Arc::clone(&bench.shared)).run();
     // Ten thousand of them: 20 MB. Buffers come with the first bytes and go a second after the last.
     assert!(size_of_val(&task) <= 2_048, "{} bytes", size_of_val(&task));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_rests_has_given_all_its_buffers_back() {
+    let bench = default_bench();
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let peer = Arc::new(Peer::new("192.0.2.1:1".parse().expect("an address"), 0));
+    let mut connection = Connection::new(theirs, peer, Arc::clone(&bench.shared));
+    let mut raw = Raw::over(ours);
+    let client = async {
+        // Small answers by the megabyte, answers in line behind others, and large ones by reference.
+        for bytes in [10, 5_000, 100_000] {
+            raw.send(&call(Protocol::Binary, "hold", 1, &Note::of("x"))).await;
+            for _ in 0..10 {
+                raw.send(&call(Protocol::Binary, "echo", 1, &Note::of(vec![0; bytes]))).await;
+            }
+            bench.notes.open("x");
+            for _ in 0..11 {
+                raw.response().await;
+            }
+        }
+        tokio::time::sleep(2 * LET_GO).await;
+    };
+    tokio::select! {
+        _ = std::future::poll_fn(|cx| connection.poll(cx)) => panic!("the connection ended"),
+        () = client => {}
+    }
+    assert!(!connection.is_holding());
+    assert!(!connection.inbound.is_holding() && !connection.out.is_holding() && !connection.calls.is_holding());
+    assert_eq!(bench.in_flight(), 0);
 }

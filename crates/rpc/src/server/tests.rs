@@ -66,11 +66,19 @@ async fn a_drained_server_has_answered_its_calls_and_no_longer_listens() {
     idle.reply().await;
     server.notes.until(|happened| happened.started == 2).await;
     server.drain.start();
-    assert_eq!(idle.frame().await, None);
+    let mut new = Raw::connect(server.address).await;
+    for (raw, seqid) in [(&mut idle, 2), (&mut new, 1)] {
+        raw.call("health", seqid, "").await;
+        assert_eq!(raw.reply().await, (seqid, "alive".to_owned()));
+    }
+    new.call("echo", 2, "z").await;
+    assert_eq!(new.exception().await, (2, "draining".to_owned()));
     server.notes.open("x");
     assert_eq!(busy.reply().await, (1, "x".to_owned()));
-    assert_eq!(busy.frame().await, None);
-    drop((busy, idle));
+    for raw in [&mut busy, &mut idle, &mut new] {
+        assert_eq!(raw.frame().await, None);
+    }
+    drop((busy, idle, new));
     server.drain.drained().await;
     server.task.await.expect("the server ends");
     assert!(TcpStream::connect(server.address).await.is_err());
@@ -91,6 +99,30 @@ async fn a_drain_over_its_limit_cuts_what_still_runs() {
     handle.drained().await;
     assert_eq!(notes.happened().cancelled, 1);
     assert_eq!(raw.frame().await, None);
+}
+
+/// Every connection that ended made the pause after a failed `accept` begin anew.
+#[tokio::test(start_paused = true)]
+async fn accepting_goes_on_after_a_failure_although_connections_end() {
+    // Bound but not listening: each `accept` fails.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_nonblocking(true).expect("the socket takes the option");
+    let broken = TcpListener::from_std(socket.into()).expect("tokio takes it");
+    let stats = Arc::new(ServerStats::default());
+    let (_handle, drain) = Drain::new(Drain::LIMIT);
+    let notes = Arc::new(Notes::default());
+    let shared = Arc::new(Shared::new(notes, ServerLimits::default(), Arc::clone(&stats) as _, drain));
+    let mut connections = JoinSet::new();
+    for n in 0..1_000 {
+        connections.spawn(tokio::time::sleep(n * FIRST_PAUSE / 4));
+    }
+    let listeners = [broken];
+    tokio::select! {
+        never = accept_all(&listeners, &shared, &mut connections) => match never {},
+        () = tokio::time::sleep(1_000 * FIRST_PAUSE / 4) => {}
+    }
+    let failures = stats.accept_failures.load(Relaxed);
+    assert!((5..20).contains(&failures), "{failures}: it neither stops nor spins");
 }
 
 #[tokio::test]

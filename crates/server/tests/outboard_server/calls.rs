@@ -1,6 +1,6 @@
 //! Calls, from the caller's side and from the operator's.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
 use idl::base::Base;
@@ -9,7 +9,7 @@ use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, DataType, InferRequest, ModelsRequest, Tensor};
 use idl::methods;
 
-use crate::program::{Answer, Running, answer, call, numbered, repository};
+use crate::program::{Answer, Running, answer, call, numbered, oneway, repository};
 
 fn picture(name: &str) -> Bytes {
     std::fs::read(repository().join("models/testdata").join(name)).unwrap().into()
@@ -222,16 +222,20 @@ fn a_drain_answers_health_refuses_the_new_and_finishes_the_old() {
     server.terminate();
     server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
 
-    // The last one to be served; rpc closes connections without calls at once. Other numbers, or the answers would wait.
-    let asking = old.last_mut().unwrap();
-    asking.write_all(&numbered("check", 8, &CheckRequest::default())).unwrap();
-    let health = answer(asking).result::<CheckReply, Fault>().unwrap().unwrap();
-    assert_eq!((health.status, health.live), (Some(ServingStatus::DRAINING), Some(true)));
-    asking.write_all(&numbered("classify", 9, &classify("new-call"))).unwrap();
-    let refused = fault(answer(asking).result::<ClassifyReply, Fault>());
-    assert_eq!(refused.code, Some(FaultCode::UNAVAILABLE));
-    assert!(refused.retry_after_ms > Some(0), "{refused:?}");
-    // By HTTP anybody can ask, to the end.
+    // Whoever waits for an answer can ask, and whoever comes now. Other numbers, or the answers would wait.
+    let mut new = server.connect();
+    for asking in [old.last_mut().unwrap(), &mut new] {
+        asking.write_all(&numbered("check", 8, &CheckRequest::default())).unwrap();
+        let health = answer(asking).result::<CheckReply, Fault>().unwrap().unwrap();
+        assert_eq!((health.status, health.live), (Some(ServingStatus::DRAINING), Some(true)));
+        asking.write_all(&numbered("classify", 9, &classify("new-call"))).unwrap();
+        let refused = fault(answer(asking).result::<ClassifyReply, Fault>());
+        assert_eq!(refused.code, Some(FaultCode::UNAVAILABLE));
+        assert!(refused.retry_after_ms > Some(0), "{refused:?}");
+    }
+    // Health was not refused.
+    assert_eq!(server.metric("outboard_server_refused_calls_total{name=\"draining\"}"), 2.0);
+    // By HTTP, too.
     let [ready, live] = ["/health/ready", "/health/live"].map(|path| server.page(path).unwrap());
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("draining"), "{ready}");
     assert!(live.starts_with("HTTP/1.1 200 "), "{live}");
@@ -239,8 +243,35 @@ fn a_drain_answers_health_refuses_the_new_and_finishes_the_old() {
     for stream in &mut old {
         assert!(answer(stream).result::<ClassifyReply, Fault>().unwrap().is_ok());
     }
+    // What came in between holds nothing up: it is let go, and nobody else is let in.
+    assert_eq!(new.read(&mut [0]).unwrap(), 0);
     let (status, log) = server.ended();
     assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn a_call_in_flight_can_be_cancelled_in_a_drain() {
+    let mut server = Running::start(&["limits.decode_threads=1"]);
+    let id = Bytes::from_static(&[9; 16]);
+    let cancel = CancelRequest { call_id: Some(id.clone()), ..CancelRequest::default() };
+    let mut request = slow("to-be-cancelled");
+    request.base.as_mut().unwrap().call_id = Some(id);
+    let mut busy: Vec<_> = (0..24).map(|_| server.connect()).collect();
+    for stream in &mut busy {
+        stream.write_all(&call("classify", &slow("keeps-the-decoder-busy"))).unwrap();
+    }
+    let mut owner = server.connect();
+    owner.write_all(&call("classify", &request)).unwrap();
+    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= 25.0);
+    server.terminate();
+    server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
+    owner.write_all(&oneway("cancel", &cancel)).unwrap();
+    let fault = fault(answer(&mut owner).result::<ClassifyReply, Fault>());
+    assert_eq!((fault.code, fault.request_id.as_deref()), (Some(FaultCode::CANCELLED), Some("to-be-cancelled")));
+    for stream in &mut busy {
+        assert!(answer(stream).result::<ClassifyReply, Fault>().unwrap().is_ok());
+    }
+    assert_eq!(server.ended().0, Some(0));
 }
 
 #[test]

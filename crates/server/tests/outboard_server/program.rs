@@ -138,6 +138,11 @@ pub(crate) fn numbered<Q: TSerializable>(name: &str, seqid: i32, request: &Q) ->
     wire::encode_call(Protocol::Binary, name, seqid, MessageKind::Call, request).unwrap().to_bytes()
 }
 
+/// A framed message that nobody answers.
+pub(crate) fn oneway<Q: TSerializable>(name: &str, request: &Q) -> Bytes {
+    wire::encode_call(Protocol::Binary, name, 7, MessageKind::Oneway, request).unwrap().to_bytes()
+}
+
 pub(crate) fn answer(stream: &mut TcpStream) -> Response {
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
