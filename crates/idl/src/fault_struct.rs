@@ -34,6 +34,13 @@ impl Fault {
     }
 }
 
+impl wire::Exception for Fault {
+    fn turned_away(&self) -> bool {
+        // With a parameter it is about one model, which does not keep the server from serving others.
+        self.code == Some(FaultCode::UNAVAILABLE) && self.param.is_none()
+    }
+}
+
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         fault.into_failure()
@@ -74,6 +81,15 @@ mod tests {
         let future = Fault { code: Some(FaultCode(999)), retry_after_ms: Some(-5), ..Fault::default() };
         assert_eq!(future.into_failure(), Failure::internal(""));
         assert_eq!(Fault::default().into_failure().kind, Kind::Internal);
+    }
+
+    #[test]
+    fn only_a_server_that_serves_nobody_turns_away() {
+        use wire::Exception as _;
+        let thrown = |failure| Fault::thrown(failure, &id());
+        assert!(thrown(Failure::unavailable("the server is draining")).turned_away());
+        assert!(!thrown(Failure::unavailable("model a is loading").with_param("model")).turned_away());
+        assert!(!thrown(Failure::overloaded("full")).turned_away());
     }
 
     #[test]

@@ -33,7 +33,7 @@ use thrift::server::{TProcessor, TServer};
 use thrift::transport::{TFramedReadTransportFactory, TFramedWriteTransportFactory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use units::Deadline;
-use wire::{ApplicationErrorKind, Batch, MessageKind, Method, Outgoing, Protocol, Request};
+use wire::{ApplicationErrorKind, Batch, Exception, MessageKind, Method, Outgoing, Protocol, Request};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -88,6 +88,8 @@ impl TSerializable for Blob {
         output.write_struct_end()
     }
 }
+
+impl Exception for Blob {}
 
 impl Outgoing for Blob {
     fn stamp(&mut self, _left: Duration) {}

@@ -3,8 +3,9 @@
 //! Choice: two endpoints at random, the cheaper of them (`load`); with an affinity key the same endpoint for the same
 //! key as long as the set of reachable ones stays.
 //! Failure: at once when every endpoint is known to be down; while a first attempt to connect is under way, a call
-//! waits for it until its deadline. A call that never started is sent once more, an idempotent one also when it may
-//! have; both under a budget (`retry`) and never past the deadline.
+//! waits for it until its deadline. A call that never started is sent once more (to another endpoint, when this one as a
+//! whole turned it away), an idempotent one also when it may have; both under a budget (`retry`) and never past the
+//! deadline.
 //! Not here: the connections (`endpoint`, `link`).
 
 use std::fmt;
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use units::{CallId, Deadline};
-use wire::{DecodeLimits, Frame, FrameLimits, Method, Outgoing, Protocol, Response, ResponseError, TSerializable};
+use wire::{
+    DecodeLimits, Exception, Frame, FrameLimits, Method, Outgoing, Protocol, Response, ResponseError, TSerializable,
+};
 
 use crate::endpoint::{Backend, Offer};
 use crate::link::{Denied, Link};
@@ -198,29 +201,35 @@ impl Channel {
     where
         Q: Outgoing,
         R: TSerializable,
-        E: TSerializable,
+        E: Exception,
     {
         debug_assert!(!method.oneway, "nobody answers {}, so it is to be sent, not called", method.name);
         let inner = &*self.0;
         inner.retries.call(Instant::now());
-        let mut failed = None;
+        let (mut failed, mut lost) = (None, None);
         loop {
-            let error = match inner.attempt(method, request, &options, &mut failed).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let may_repeat = match &error {
-                ChannelError::NotSent { .. } | ChannelError::Full { .. } => true,
-                ChannelError::Lost { .. } => method.idempotent,
-                _ => false,
+            let answer = inner.attempt(method, request, &options, &mut failed).await;
+            let answer = answer.map_err(|error| error.after(lost.take()));
+            // `failed` is set by the first attempt that reached a connection: one repetition, no more.
+            let Some(Attempted { times: 1, endpoint }) = failed else { return answer };
+            let may_repeat = match &answer {
+                Ok(Ok(_)) => false,
+                Ok(Err(exception)) => exception.turned_away() && inner.has_another(&options, endpoint),
+                Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => true,
+                Err(ChannelError::Lost { .. }) => method.idempotent,
+                Err(_) => false,
             };
             let now = Instant::now();
-            // `failed` is set by the first attempt that reached a connection: one repetition, no more.
-            let Some(Attempted { times: 1, .. }) = failed else { return Err(error) };
             if !may_repeat || options.deadline.is_over(now.into_std()) || !inner.retries.take(now) {
-                return Err(error);
+                return answer;
             }
-            tracing::debug!(method = method.name, %error, "call is sent once more");
+            let error = answer.err();
+            tracing::debug!(
+                method = method.name,
+                error = error.as_ref().map(tracing::field::display),
+                "sent once more"
+            );
+            lost = error.filter(|error| !error.never_started());
         }
     }
 
@@ -267,7 +276,7 @@ impl Inner {
     where
         Q: Outgoing,
         R: TSerializable,
-        E: TSerializable,
+        E: Exception,
     {
         let avoid = attempted.as_ref().map(|attempted| attempted.endpoint);
         let (backend, link) = self.link(options, avoid).await?;
@@ -301,7 +310,7 @@ impl Inner {
                 });
             }
             Err(_) => {
-                observe(Outcome::Failed);
+                observe(Outcome::TooLate);
                 return Err(ChannelError::Deadline { sent: entry.give_up() });
             }
         };
@@ -312,7 +321,7 @@ impl Inner {
                 Ok(Ok(result))
             }
             Ok(Err(exception)) => {
-                observe(Outcome::Declined);
+                observe(if exception.turned_away() { Outcome::Failed } else { Outcome::Declined });
                 Ok(Err(exception))
             }
             Err(error) => {
@@ -381,6 +390,11 @@ impl Inner {
         tokio::time::timeout_at(options.deadline.instant().into(), wait)
             .await
             .unwrap_or(Err(ChannelError::Deadline { sent: false }))
+    }
+
+    /// Whether a call could go to another endpoint than this one now.
+    fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
+        matches!(self.choose(options, Some(endpoint)), Choice::Go(backend, _) if backend.id != endpoint)
     }
 
     fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {

@@ -79,7 +79,19 @@ impl ChannelError {
         }
     }
 
-    /// Whether the call has certainly not run.
+    /// The error of a call that was sent once more after it was `lost`: it may have run the first time, whatever became of
+    /// the second.
+    pub(crate) fn after(self, lost: Option<Self>) -> Self {
+        match (self, lost) {
+            (Self::Deadline { .. }, Some(_)) => Self::Deadline { sent: true },
+            (again, Some(Self::Lost { endpoint, reason })) if again.never_started() => {
+                Self::Lost { endpoint, reason: format!("{reason}; once more: {again}") }
+            }
+            (again, _) => again,
+        }
+    }
+
+    /// Whether the call has certainly not run, at any attempt.
     #[must_use]
     pub fn never_started(&self) -> bool {
         match self {
@@ -99,6 +111,25 @@ impl From<ChannelError> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_have_run_is_never_said_not_to_have() {
+        let endpoint = || "h:1".to_owned();
+        let lost = || ChannelError::Lost { endpoint: endpoint(), reason: "reset".into() };
+        for again in [
+            ChannelError::Unreachable { endpoints: 1, reason: "refused".into() },
+            ChannelError::NotSent { endpoint: endpoint(), reason: "reset".into() },
+            ChannelError::Full { endpoint: endpoint(), limit: 1 },
+            ChannelError::Deadline { sent: false },
+            ChannelError::Protocol("x".into()),
+        ] {
+            assert_eq!(again.clone().after(None), again);
+            let told = again.clone().after(Some(lost()));
+            assert!(!told.never_started(), "{told}");
+            let keeps_both = told.to_string().contains("reset") && told.to_string().contains(&again.to_string());
+            assert!(keeps_both || again.kind() == told.kind(), "{told}");
+        }
+    }
 
     #[test]
     fn every_error_leaves_as_the_kind_that_the_table_of_faults_expects() {

@@ -310,7 +310,7 @@ impl Entry {
         reply.unwrap_or_else(|_| Err(Gone { reason: Arc::from("connection dropped"), sent: true }))
     }
 
-    /// Gives the call up; whether it had been written.
+    /// Gives the call up; whether it may have been written.
     pub(crate) fn give_up(mut self) -> bool {
         self.forget()
     }
@@ -320,14 +320,15 @@ impl Entry {
             return false;
         }
         let waiter = self.link.waiters.lock().by_number.remove(&self.number);
-        let sent = waiter.is_some_and(|waiter| waiter.sent);
-        if sent
+        // None: answered or lost at this very moment, so it had been sent, or nobody knows.
+        let Some(waiter) = waiter else { return true };
+        if waiter.sent
             && let Some((cancel, id)) = self.cancel.take()
             && let Some(frame) = cancel(id)
         {
             self.link.send_oneway(frame);
         }
-        sent
+        waiter.sent
     }
 }
 

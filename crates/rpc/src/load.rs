@@ -33,7 +33,9 @@ pub(crate) enum Outcome {
     Answered,
     /// A declared exception came: it says nothing good about the latency, since refusals are quick.
     Declined,
-    /// Lost, too late or unreadable.
+    /// No answer by the deadline: it says how long was waited, which may be as little as the caller had patience for.
+    TooLate,
+    /// Lost, unreadable, or turned away by the server as a whole.
     Failed,
 }
 
@@ -94,7 +96,7 @@ impl Load {
         let mut seen = self.seen.lock();
         let latency = match outcome {
             Outcome::Answered => took.as_secs_f64(),
-            Outcome::Declined => took.as_secs_f64().max(seen.latency),
+            Outcome::Declined | Outcome::TooLate => took.as_secs_f64().max(seen.latency),
             Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
         };
         seen.latency = if latency > seen.latency {
@@ -104,9 +106,14 @@ impl Load {
             seen.latency * kept + latency * (1.0 - kept)
         };
         seen.at = now;
-        if outcome != Outcome::Failed {
-            (seen.failures, seen.ejections, seen.ejected_until) = (0, 0, None);
-            return;
+        match outcome {
+            Outcome::Answered | Outcome::Declined => {
+                (seen.failures, seen.ejections, seen.ejected_until) = (0, 0, None);
+                return;
+            }
+            // A short deadline is its caller's choice, and no server's failure.
+            Outcome::TooLate if took < FAILURE_COST => return,
+            Outcome::TooLate | Outcome::Failed => {}
         }
         seen.failures += 1;
         if seen.failures >= FAILURES {
@@ -173,6 +180,24 @@ mod tests {
         refusing.observe(Outcome::Answered, 50 * MS, now);
         refusing.observe(Outcome::Declined, MS / 10, now);
         assert_eq!(refusing.latency(now).as_millis(), 50);
+    }
+
+    #[test]
+    fn a_short_deadline_counts_as_time_and_a_long_one_as_a_failure() {
+        let (load, now) = (Load::new(), Instant::now());
+        for _ in 0..10 * FAILURES {
+            load.observe(Outcome::TooLate, 30 * MS, now);
+        }
+        assert!(!load.is_ejected(now));
+        assert_eq!(load.latency(now).as_millis(), 30);
+        let now = now + DECAY;
+        load.observe(Outcome::TooLate, MS, now);
+        assert_eq!(load.latency(now).as_millis(), 30, "less patience is no better latency");
+        for _ in 0..FAILURES {
+            assert!(!load.is_ejected(now));
+            load.observe(Outcome::TooLate, FAILURE_COST, now);
+        }
+        assert!(load.is_ejected(now));
     }
 
     #[test]

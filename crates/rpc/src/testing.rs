@@ -11,7 +11,7 @@ use thrift::protocol::{TFieldIdentifier, TInputProtocol, TOutputProtocol, TSeria
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use wire::{ApplicationErrorKind, FrameLimits, MessageKind, Method, Outgoing, Protocol, Request, Response};
+use wire::{ApplicationErrorKind, Exception, FrameLimits, MessageKind, Method, Outgoing, Protocol, Request, Response};
 
 use crate::{
     CallContext, CallFuture, Drain, DrainHandle, Instead, Refusal, Server, ServerLimits, ServerStats, Service,
@@ -74,6 +74,12 @@ impl TSerializable for Note {
         }
         output.write_field_stop()?;
         output.write_struct_end()
+    }
+}
+
+impl Exception for Note {
+    fn turned_away(&self) -> bool {
+        self.data == Refusal::Draining.name()
     }
 }
 

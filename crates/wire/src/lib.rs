@@ -37,7 +37,7 @@ pub use frame::{claimed, needed, reserve, split_frame};
 pub use limits::{DecodeLimits, FrameLimits};
 pub use refusal::{Refusal, too_large};
 pub use request::{Reply, Request};
-pub use response::{Method, Outgoing, Response, encode_call};
+pub use response::{Exception, Method, Outgoing, Response, encode_call};
 pub use segments::Frame;
 pub use sniff::{SNIFF_BYTES, Sniffed, sniff};
 pub use thrift::ApplicationErrorKind;

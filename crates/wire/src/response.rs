@@ -61,6 +61,14 @@ pub trait Outgoing: TSerializable {
     fn stamp(&mut self, left: Duration);
 }
 
+/// The exception that a method declares.
+pub trait Exception: TSerializable {
+    /// Whether the server as a whole turned the call away before it began, as while it drains: another one may take it.
+    fn turned_away(&self) -> bool {
+        false
+    }
+}
+
 /// Encodes a call. The number can be given later, by [`Frame::set_seqid`].
 ///
 /// # Errors

@@ -245,6 +245,80 @@ async fn a_call_that_was_never_written_is_sent_again_though_not_idempotent() {
     assert!(matches!(big.await.expect("no panic"), Err(ChannelError::Lost { .. })));
 }
 
+/// After the second attempt the error said that nothing had run, although the first may have.
+#[tokio::test]
+async fn a_call_that_may_have_run_is_not_said_to_have_never_started() {
+    let listener = any_port().await;
+    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let mut note = Note::of("x");
+    let server = async {
+        let mut raw = accept(&listener).await;
+        raw.frame().await.expect("the call");
+        // Nobody is there for the second attempt.
+        drop(listener);
+        drop(raw);
+    };
+    let (answer, ()) = tokio::join!(channel.call(&ECHO, &mut note, soon()), server);
+    let error = answer.expect_err("nobody answers");
+    assert!(!error.never_started(), "{error}");
+    assert!(error.to_string().contains("; once more: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_short_deadline_does_not_take_a_server_out_of_choice() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    echo(&channel, "it is up").await.expect("it is");
+    for _ in 0..20 {
+        let answer = channel.call(&HOLD, &mut Note::of("x"), within(Duration::from_millis(2))).await;
+        assert!(matches!(answer, Err(ChannelError::Deadline { .. })), "{answer:?}");
+    }
+    assert!(!channel.endpoints()[0].ejected);
+}
+
+/// A server that is told to stop: a call of its own keeps it from ending.
+async fn draining() -> (Running, Raw<tokio::net::TcpStream>) {
+    let server = serve(ServerLimits::default()).await;
+    let mut busy = Raw::connect(server.address).await;
+    busy.call("hold", 1, "never opened").await;
+    server.notes.until(|happened| happened.started == 1).await;
+    server.drain.start();
+    (server, busy)
+}
+
+#[tokio::test]
+async fn a_draining_server_costs_no_call_while_another_serves() {
+    let (leaving, _busy) = draining().await;
+    // Slower than the other one refuses: that must not draw the calls.
+    let slow = Notes::slow(Duration::from_millis(3));
+    let staying = serve_at("127.0.0.1:0".parse().expect("an address"), ServerLimits::default(), slow).await;
+    let channel = channel(&[leaving.address, staying.address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    for _ in 0..100 {
+        let answer = channel.call(&HOLD, &mut Note::of("x"), soon()).await.expect("it arrives");
+        assert_eq!(answer.expect("a result").data, "x");
+    }
+    assert!(leaving.stats.refused_total.load(Relaxed) < 10, "it is hardly tried");
+    // Whoever belongs to it by its key is served all the same.
+    let gone = channel.endpoints()[0].id;
+    for key in 0..20 {
+        let answer = channel.call(&HOLD, &mut Note::of("y"), soon().with_affinity(key)).await;
+        answer.expect("it arrives").expect("a result");
+    }
+    // Who wants this one and no other is told.
+    let answer = channel.call(&ECHO, &mut Note::of("z"), soon().with_endpoint(gone)).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "draining");
+}
+
+#[tokio::test]
+async fn where_nobody_else_serves_a_draining_server_is_asked_once() {
+    let (leaving, _busy) = draining().await;
+    let channel = channel(&[leaving.address]);
+    let answer = channel.call(&ECHO, &mut Note::of("x"), soon()).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "draining");
+    assert_eq!(leaving.stats.refused_total.load(Relaxed), 1);
+}
+
 fn cancels() -> ChannelConfig {
     let cancel: CancelCall = Arc::new(|id: CallId| {
         let note = Note::of(id.0.to_vec());
