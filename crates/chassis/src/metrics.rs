@@ -11,10 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Upper bounds of histograms in seconds: 50 us to 60 s in steps of about two and a half.
-pub const SECONDS: [f64; 16] =
+const SECONDS: [f64; 16] =
     [50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
 
-/// Makes histograms with the bounds of [`SECONDS`].
+/// Makes histograms of seconds: buckets up to 50 us, 100 us and so on to 60 s.
 #[derive(Clone, Copy, Debug)]
 pub struct Seconds;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use chassis::metrics::{Metrics, SECONDS};
+use chassis::metrics::{Metrics, Seconds};
 use engine::{Event, Observe, Phase};
 use fault::Kind;
 use parking_lot::Mutex;
@@ -44,15 +44,6 @@ struct CallLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NameLabels {
     name: &'static str,
-}
-
-#[derive(Clone)]
-struct Seconds;
-
-impl MetricConstructor<Histogram> for Seconds {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(SECONDS)
-    }
 }
 
 #[derive(Clone)]
