@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chassis::logs::Requests;
 use fault::Fault;
 use tracing::info;
-use units::{Deadline, RequestId};
+use units::{Deadline, ModelName, RequestId};
 
 use crate::metrics::Route;
 use crate::problem::{Problem, start_of};
@@ -23,8 +23,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TIMEOUT: &str = "x-request-timeout-ms";
 
-/// Most bytes of a model's name and of a reason in a log line: what a client wrote stands in them.
-const NAME: usize = 128;
+/// Most bytes of a reason in a log line: what a client wrote stands in it.
 const REASON: usize = 1_024;
 
 /// A request on its way to an answer. Dropped without one, its client has left.
@@ -43,7 +42,7 @@ pub(crate) struct Ask {
 /// What the log line says besides how it ended.
 #[derive(Default)]
 pub(crate) struct Told {
-    pub(crate) model: String,
+    pub(crate) model: Option<ModelName>,
     pub(crate) bytes_in: usize,
     pub(crate) rows: usize,
     pub(crate) server: ServerTimes,
@@ -161,7 +160,7 @@ impl Ask {
             request_id = self.request_id.as_str(),
             caller,
             kind = self.route.name(),
-            model = start_of(&self.told.model, NAME),
+            model = self.told.model.as_ref().map_or("", ModelName::as_str),
             status,
             outcome,
             reason = reason.as_deref().map(|reason| start_of(reason, REASON)),

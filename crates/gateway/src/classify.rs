@@ -227,8 +227,7 @@ pub(crate) async fn run(
     preview_px: Option<i32>,
 ) -> Result<ClassifyReply, Fault> {
     let Wanted { model, images, top_k, share, .. } = wanted;
-    let model = checked(model)?;
-    ask.told.model.clone_from(&model);
+    ask.told.model = Some(checked(&model)?);
     ask.told.rows = images.len();
     ask.told.bytes_in = images.iter().map(Bytes::len).sum();
     let call = Classify { model, images, top_k, preview_px };
@@ -242,12 +241,11 @@ pub(crate) async fn run(
 }
 
 /// A name that no model can have does not travel on: neither to a server nor, however long it is, into a log.
-fn checked(name: String) -> Result<String, Fault> {
-    match ModelName::parse(&name) {
-        Ok(_) => Ok(name),
-        Err(error @ NameError::Length(_)) => Err(Fault::invalid_input(error.to_string()).with_param("model")),
-        Err(NameError::Character(_) | NameError::Part(_)) => Err(Fault::model_not_found(&name)),
-    }
+fn checked(name: &str) -> Result<ModelName, Fault> {
+    ModelName::parse(name).map_err(|error| match error {
+        NameError::Length(_) => Fault::invalid_input(error.to_string()).with_param("model"),
+        NameError::Character(_) | NameError::Part(_) => Fault::model_not_found(name),
+    })
 }
 
 fn server_times(timing: &Timing) -> ServerTimes {

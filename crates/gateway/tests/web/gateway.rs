@@ -25,15 +25,12 @@ impl Gateway {
 
     /// With these flags, and with these settings besides.
     pub(crate) fn start_with(flags: &[&str], settings: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let log = File::create(folder.path().join("log")).expect("the log can be made");
         let mut command = Self::command();
         command.args(flags);
         for setting in ["workers=2", "log.format=json"].iter().chain(settings) {
             command.args(["--set", setting]);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the gateway starts");
-        let mut this = Self { child, folder, address: String::new(), admin: String::new() };
+        let mut this = Self::spawn(command);
         let listening = wait_until("the gateway to listen", || {
             assert!(this.ended().is_none(), "{}", this.log());
             this.events().into_iter().find(|event| event["message"] == "listening")
@@ -41,6 +38,23 @@ impl Gateway {
         let text = |name: &str| listening[name].as_str().expect("an address").to_owned();
         (this.address, this.admin) = (text("address"), text("admin"));
         this
+    }
+
+    /// What it says on standard error, when it ends by itself with the status of settings that cannot be used.
+    pub(crate) fn refused(arguments: &[&str]) -> String {
+        let mut command = Self::command();
+        command.args(arguments);
+        let mut this = Self::spawn(command);
+        let status = this.wait();
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {}", this.log());
+        this.log()
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = File::create(folder.path().join("log")).expect("the log can be made");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the gateway starts");
+        Self { child, folder, address: String::new(), admin: String::new() }
     }
 
     /// The program, without any setting.
