@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -20,7 +21,9 @@ struct Nginx {
 
 impl Nginx {
     fn start(gateways: &str, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        // As a checkout of root's often is: nginx's workers must be able to enter it, whoever started them.
+        let mine = std::fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().permissions(mine).tempdir().expect("a temporary folder");
         let address = free_address();
         let configured = Self::configure(folder.path(), &address, gateways, options);
         assert!(configured.status.success(), "{configured:?}");
@@ -155,6 +158,44 @@ fn nginxs_own_errors_look_like_all_others() {
             && answer.text().contains(answer.header("x-request-id").expect("an id"))
     );
     assert_eq!(get(&nginx.address, &style).status, 200, "assets come from nginx's disk");
+}
+
+#[test]
+fn a_picture_that_waits_in_a_file_arrives_whole() {
+    let server = FakeServer::start();
+    let gateway = Gateway::start(&server.address.to_string(), &[]);
+    let nginx = Nginx::start(&gateway.address, &[]);
+    // More than client_body_buffer_size and the quarter that nginx adds to it.
+    let picture: Vec<u8> = (0..=255).cycle().take(400 << 10).collect();
+    let answer = classify(&nginx.address, "good", &picture);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(server.arrived().last().map(|last| last.images.clone()), Some(vec![picture]));
+}
+
+#[test]
+fn every_error_that_a_client_can_get_stands_in_the_documentation() {
+    let text = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+        std::fs::read_to_string(path).expect("in the tree")
+    };
+    let (site, page) = (text("nginx/outboard.conf"), text("docs/http.md"));
+    let map = site.split("map $status $outboard_code {").nth(1).and_then(|rest| rest.split('}').next());
+    let of_nginx = map.expect("the site has codes").lines().filter_map(|line| {
+        let (status, code) = line.trim().trim_end_matches(';').split_once(' ')?;
+        Some((if status == "default" { "400" } else { status }.to_owned(), code.to_owned()))
+    });
+    let of_nginx: Vec<_> = of_nginx.collect();
+    assert!(of_nginx.len() > 10, "{of_nginx:?}");
+    // Nobody asks for a key yet.
+    let kinds = fault::Kind::ALL.into_iter().filter(|kind| *kind != fault::Kind::Unauthenticated);
+    let of_gateway = kinds.map(|kind| (kind.row().http.to_string(), kind.row().code.to_owned()));
+    let rows: Vec<Vec<&str>> = page.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    for (status, code) in of_nginx.into_iter().chain(of_gateway) {
+        let there = rows.iter().any(|row| {
+            row.len() > 3 && row[1].split(", ").any(|one| one == status) && row[2].contains(&format!("`{code}`"))
+        });
+        assert!(there, "docs/http.md has no row for {status} {code}");
+    }
 }
 
 #[test]
