@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fault::Fault;
+use futures_util::future::select_ok;
 use idl::base::Base;
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, ModelsRequest};
@@ -82,10 +83,23 @@ impl Backend {
         Ok(models)
     }
 
-    /// Whether a server serves; the reason when none does.
+    /// Whether a server serves; the reason of one of them when none does.
     pub(crate) async fn check(&self, request_id: &RequestId, deadline: Deadline) -> Result<CheckReply, String> {
+        let options = CallOptions::new(deadline);
+        // Each is asked: one that loads or drains answers, too, but requests go to the others.
+        let connected = self.channel.endpoints().into_iter().filter(|endpoint| endpoint.connected);
+        let asked: Vec<_> = connected
+            .map(|endpoint| Box::pin(self.check_one(request_id, options.with_endpoint(endpoint.id))))
+            .collect();
+        if asked.is_empty() {
+            return self.check_one(request_id, options).await;
+        }
+        select_ok(asked).await.map(|(reply, _)| reply)
+    }
+
+    async fn check_one(&self, request_id: &RequestId, options: CallOptions) -> Result<CheckReply, String> {
         let mut request = CheckRequest { base: Some(base(request_id, CallId::random())), model: None };
-        let reply = self.channel.call(&idl::methods::CHECK, &mut request, CallOptions::new(deadline)).await;
+        let reply = self.channel.call(&idl::methods::CHECK, &mut request, options).await;
         let reply: CheckReply = match reply {
             Ok(Ok(reply)) => reply,
             Ok(Err(fault)) => return Err(Fault::from(fault).message.into_owned()),

@@ -445,6 +445,22 @@ fn readiness_follows_the_server() {
     });
 }
 
+/// A server that drains answers as readily as one that serves.
+#[test]
+fn one_server_that_serves_is_enough_for_readiness() {
+    let (draining, serving) = (FakeServer::draining(), FakeServer::start());
+    let alone = Gateway::start(&draining.address.to_string(), &[]);
+    let answer = ready(&alone);
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("as the test wants it"), "{}", answer.text());
+    let both = Gateway::start(&format!("{},{}", draining.address, serving.address), &[]);
+    // Each worker connects by itself.
+    wait_until("readiness", || (0..8).all(|_| ready(&both).status == 200).then_some(()));
+    for _ in 0..40 {
+        assert_eq!(ready(&both).status, 200);
+    }
+}
+
 #[test]
 fn sigterm_finishes_what_is_in_flight_and_refuses_the_rest() {
     let (server, mut gateway) = both(&[]);

@@ -37,7 +37,8 @@ pub(crate) struct Seen {
 }
 
 /// `good` answers, `held` answers when it is let, any name of a fault's kind throws that fault.
-struct Behaviour(Arc<Seen>);
+/// Health says what it was made with.
+struct Behaviour(Arc<Seen>, ServingStatus);
 
 /// Counts a call that is not answered.
 struct Unanswered<'a>(Option<&'a Seen>);
@@ -159,7 +160,11 @@ impl idl::Health for Behaviour {
     type Context = CallContext;
 
     async fn check(&self, _: CallContext, _: CheckRequest) -> Result<CheckReply, Thrown> {
-        Ok(CheckReply { status: Some(ServingStatus::SERVING), ..CheckReply::default() })
+        Ok(CheckReply {
+            status: Some(self.1),
+            reason: Some("as the test wants it".to_owned()),
+            ..CheckReply::default()
+        })
     }
 }
 
@@ -190,7 +195,16 @@ impl FakeServer {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// One that can be reached and does not serve.
+    pub(crate) fn draining() -> Self {
+        Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), ServingStatus::DRAINING)
+    }
+
     pub(crate) fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, ServingStatus::SERVING)
+    }
+
+    fn start_with(address: SocketAddr, status: ServingStatus) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -199,7 +213,7 @@ impl FakeServer {
         let seen = Arc::new(Seen::default());
         let server = runtime.block_on(Server::bind(address, ServerLimits::default())).expect("the address is free");
         let address = server.local_addr().expect("bound");
-        let service = Arc::new(Thrift(Arc::new(Behaviour(Arc::clone(&seen)))));
+        let service = Arc::new(Thrift(Arc::new(Behaviour(Arc::clone(&seen), status))));
         runtime.spawn(async move {
             // The handle must live as long as the server, or nobody could ever stop it.
             let (_handle, drain) = Drain::new(Drain::LIMIT);
