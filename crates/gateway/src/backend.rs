@@ -86,7 +86,7 @@ impl Backend {
     /// Whether a server serves; the reason of one of them when none does.
     pub(crate) async fn check(&self, request_id: &RequestId, deadline: Deadline) -> Result<CheckReply, String> {
         let options = CallOptions::new(deadline);
-        // Each is asked: one that loads or drains answers, too, but requests go to the others.
+        // Each is asked: one that drains answers, too, but the requests that it turns away go to the others.
         let connected = self.channel.endpoints().into_iter().filter(|endpoint| endpoint.connected);
         let asked: Vec<_> = connected
             .map(|endpoint| Box::pin(self.check_one(request_id, options.with_endpoint(endpoint.id))))
