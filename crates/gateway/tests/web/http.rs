@@ -220,6 +220,9 @@ fn what_a_client_writes_makes_neither_the_answer_nor_the_log_long() {
         let event = gateway.event(&id).to_string();
         assert!(event.len() < 2_000, "{id}: {} bytes", event.len());
     }
+    let wordy = classify(&gateway.address, "wordy", b"hello");
+    let event = gateway.event(wordy.header("x-request-id").expect("an id")).to_string();
+    assert!(event.len() < 2_000, "{} bytes", event.len());
 }
 
 #[test]

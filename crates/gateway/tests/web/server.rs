@@ -36,7 +36,7 @@ pub(crate) struct Seen {
     release: Notify,
 }
 
-/// `good` answers, `held` answers when it is let, any name of a fault's kind throws that fault.
+/// `good` answers, `held` answers when it is let, `wordy` says much of what went wrong, any name of a fault's kind throws that fault.
 /// Health says what it was made with.
 struct Behaviour(Arc<Seen>, ServingStatus);
 
@@ -102,6 +102,7 @@ impl idl::Inference for Behaviour {
         let model = request.model.unwrap_or_default();
         match model.as_str() {
             "good" => {}
+            "wordy" => return Err(Thrown::thrown(fault::Fault::internal("w".repeat(100_000)), &request_id)),
             "held" => {
                 let mut guard = Unanswered(Some(&self.0));
                 let call_id = base.call_id.unwrap_or_default();
