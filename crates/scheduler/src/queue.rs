@@ -194,7 +194,10 @@ impl<T> Queue<T> {
         now: Instant,
     ) -> Result<Ticket, (T, Refusal)> {
         match self.has_room(rows) {
-            Ok(()) => self.enter(payload, rows, joins, deadline, now),
+            Ok(()) => {
+                self.reserved += rows;
+                self.redeem(payload, rows, joins, deadline, now)
+            }
             Err(refusal) => Err((payload, refusal)),
         }
     }
@@ -212,17 +215,6 @@ impl<T> Queue<T> {
         now: Instant,
     ) -> Result<Ticket, (T, Refusal)> {
         self.release(rows);
-        self.enter(payload, rows, joins, deadline, now)
-    }
-
-    fn enter(
-        &mut self,
-        payload: T,
-        rows: usize,
-        joins: bool,
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<Ticket, (T, Refusal)> {
         if let Err(refusal) = self.is_in_time(self.curve.estimate(rows), self.rows, deadline, now) {
             return Err((payload, refusal));
         }
