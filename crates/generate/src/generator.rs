@@ -242,6 +242,8 @@ impl Turns {
         while let Some(first) = self.waiting.front() {
             let Some(place) = self.slots.enter(first.request.owner, &first.request.prompt) else { return };
             let Some(Arrived { request, sink, left, since }) = self.waiting.pop_front() else { return };
+            // Before it leaves the queue: in between it counts twice, and never not at all.
+            self.shared.busy.store(self.slots.busy(), Ordering::Release);
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
             if let Some(from) = place.copy_from {
                 self.decoder.copy(from, place.slot, place.held);

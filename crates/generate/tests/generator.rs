@@ -159,13 +159,18 @@ fn the_end_token_ends_the_answer() {
 fn who_leaves_frees_the_slot_wherever_the_request_is() {
     let generator = generator("tiny-llama", 1, Limits { waiting: 1, ..Limits::default() });
     let long = greedy(&golden("tiny-llama")[0].tokens, 200);
-    let (running, events) = submit(&generator, long.clone()).expect("is taken");
+    // The generator stands in the first piece until the gate opens: a tiny model is at its end before another can be asked.
+    let (open, gate) = channel::<()>();
+    let (send, events) = channel();
+    let sink = move |event| send.send(event).is_ok() && gate.recv().is_err();
+    let running = generator.submit(long.clone(), Box::new(sink)).expect("is taken");
     assert!(matches!(next(&events), Event::Piece { .. }));
     let (waiting, quiet) = submit(&generator, long.clone()).expect("one may wait");
     let refused = submit(&generator, long.clone()).expect_err("and no more");
     assert_eq!(refused, Refusal::Full { waiting: 1, limit: 1 });
     drop(waiting);
     drop(running);
+    drop(open);
     // The slot is free within a turn: the next one is answered though its predecessors had two hundred tokens to go.
     let retry = || submit(&generator, greedy(&long.prompt, 3));
     let (_ticket, after) = std::iter::repeat_with(retry).find_map(Result::ok).expect("there is room again");
