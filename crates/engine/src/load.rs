@@ -67,7 +67,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     let blueprint = Blueprint::open(runtime, &model.folder.newest().model).map_err(|error| error.to_string())?;
     let options = SessionOptions {
         wish,
-        intra_threads: settings.intra_threads,
+        intra_threads: settings.intra_threads(),
         // Options for CUDA are no reason to refuse a model that is forced to the CPU.
         provider_options: match model.settings().device {
             Some(DeviceWish::Cpu) => BTreeMap::new(),
@@ -88,7 +88,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     };
     let on_cpu = first.chosen().device == Device::Cpu;
     let budget = if on_cpu { MEASURE_CPU } else { MEASURE_GPU };
-    let clock = if on_cpu && settings.intra_threads == 1 { Clock::Thread } else { Clock::Wall };
+    let clock = if on_cpu && settings.intra_threads() == 1 { Clock::Thread } else { Clock::Wall };
     let form = form_of(model, &first)?;
     if settings.warm_up && form.is_none() {
         let hint = |reason| format!("{reason} (a model that cannot run on zeros needs `warm_up = false`)");
@@ -118,7 +118,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
     let curve = Curve::new(measured.iter().flat_map(|measured| measured.curve.iter().copied()));
     let wide = match &form {
-        Some(form) if settings.intra_threads == 1 && cores > 1 => {
+        Some(form) if settings.intra_threads() == 1 && cores > 1 => {
             wide(&blueprint, &options, form, &mut first, curve.estimate(1), &watch.stop).map_err(failed)?
         }
         _ => None,

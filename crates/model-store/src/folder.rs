@@ -59,6 +59,20 @@ impl ModelFolder {
     pub fn newest(&self) -> &Version {
         self.versions.last().expect("a folder without a version is refused when it is read")
     }
+
+    /// The most tokens that a language model was trained for, as its `config.json` says; `None` when it does not.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn trained_context(&self) -> Result<Option<usize>, StoreError> {
+        let path = self.path.join(hugging_face::CONFIG);
+        match fs::read_to_string(&path) {
+            Ok(text) => hugging_face::trained_context(&text)
+                .map_err(|reason| StoreError::Settings { path: self.path.clone(), reason }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::Read { path, error }),
+        }
+    }
 }
 
 /// Reads every model folder in `root`, by name; other folders (hidden ones and `lost+found` among them) and files in it are
@@ -139,7 +153,8 @@ fn read_export(path: &Path) -> Result<(Settings, Vec<String>), StoreError> {
         }
     };
     let (config, preprocessor) = (text(hugging_face::CONFIG)?.unwrap_or_default(), text(hugging_face::PREPROCESSOR)?);
-    hugging_face::read(&config, preprocessor.as_deref())
+    let has_tokenizer = path.join(hugging_face::TOKENIZER).is_file();
+    hugging_face::read(&config, preprocessor.as_deref(), has_tokenizer)
         .map_err(|reason| StoreError::Settings { path: path.to_owned(), reason })
 }
 

@@ -18,6 +18,8 @@ pub(crate) const MODEL: &str = "onnx/model.onnx";
 pub(crate) const CONFIG: &str = "config.json";
 /// How a picture becomes a row.
 pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+/// How a text becomes tokens.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 #[derive(Deserialize)]
 struct Config {
@@ -63,12 +65,20 @@ fn yes() -> Option<bool> {
     Some(true)
 }
 
-/// The settings and labels that the files mean.
+/// The settings and labels that the files mean. A language model is known by its class and needs its tokenizer beside it.
 ///
 /// # Errors
 /// File, key, value and what is read.
-pub(crate) fn read(config: &str, preprocessor: Option<&str>) -> Result<(Settings, Vec<String>), String> {
+pub(crate) fn read(
+    config: &str,
+    preprocessor: Option<&str>,
+    has_tokenizer: bool,
+) -> Result<(Settings, Vec<String>), String> {
     let config: Config = serde_json::from_str(config).map_err(|error| format!("{CONFIG}: {error}"))?;
+    let speaks = config.architectures.iter().flatten().any(|name| name.ends_with("ForCausalLM"));
+    if speaks && has_tokenizer {
+        return Ok((Settings { task: Task::Chat, ..Settings::default() }, Vec::new()));
+    }
     let classifies = config.architectures.iter().flatten().any(|name| name.ends_with("ForImageClassification"));
     let (Some(text), true) = (preprocessor, classifies) else {
         return Ok((Settings::default(), Vec::new()));
@@ -86,6 +96,20 @@ pub(crate) fn read(config: &str, preprocessor: Option<&str>) -> Result<(Settings
         ..Settings::default()
     };
     Ok((settings, labels(config.id2label.unwrap_or_default())?))
+}
+
+/// The most tokens that a language model was trained for, when the file says.
+///
+/// # Errors
+/// When the file is not JSON, or the number is none.
+pub(crate) fn trained_context(config: &str) -> Result<Option<usize>, String> {
+    #[derive(Deserialize)]
+    struct Length {
+        #[serde(default)]
+        max_position_embeddings: Option<usize>,
+    }
+    let length: Length = serde_json::from_str(config).map_err(|error| format!("{CONFIG}: {error}"))?;
+    Ok(length.max_position_embeddings)
 }
 
 /// `{"0": "cat", "1": "dog"}`: every index from 0 without a gap.
@@ -204,7 +228,7 @@ mod tests {
         "id2label": {"1": "dog", "0": "cat"}, "hidden_size": 192}"#;
 
     fn table(preprocessor: &str) -> Result<InputTable, String> {
-        let (settings, _) = read(CAT_OR_DOG, Some(preprocessor))?;
+        let (settings, _) = read(CAT_OR_DOG, Some(preprocessor), false)?;
         Ok(settings.input.expect("a classifier has an input").table().clone())
     }
 
@@ -217,7 +241,7 @@ mod tests {
         assert_eq!((table.fit, table.width, table.height, table.filter), (Fit::Stretch, 224, 224, Filter::Bilinear));
         assert_eq!((table.mean, table.std), (vec![0.5; 3], vec![0.5; 3]));
         assert_eq!((table.name.as_deref(), table.color), (Some("pixel_values"), ColorOrder::Rgb));
-        let (settings, labels) = read(CAT_OR_DOG, Some(text)).expect("is read");
+        let (settings, labels) = read(CAT_OR_DOG, Some(text), false).expect("is read");
         assert_eq!((settings.task, settings.output.scores.as_deref()), (Task::Classify, Some("logits")));
         assert_eq!(labels, ["cat", "dog"]);
     }
@@ -252,13 +276,25 @@ mod tests {
             assert!(error.contains(says), "{text}: {error}");
         }
         let gap = r#"{"architectures": ["XForImageClassification"], "id2label": {"0": "a", "2": "b"}}"#;
-        let error = read(gap, Some(r#"{"size": {"height": 8, "width": 8}}"#)).expect_err("a gap");
+        let error = read(gap, Some(r#"{"size": {"height": 8, "width": 8}}"#), false).expect_err("a gap");
         assert!(error.contains("`id2label`") && error.contains("0 to 1"), "{error}");
     }
 
     #[test]
     fn other_exports_are_plain_tensors() {
-        let (settings, labels) = read(r#"{"architectures": ["BertModel"]}"#, None).expect("is read");
+        let (settings, labels) = read(r#"{"architectures": ["BertModel"]}"#, None, true).expect("is read");
         assert_eq!((settings.task, labels.len()), (Task::Tensor, 0));
+        let (settings, _) = read(r#"{"architectures": ["LlamaForCausalLM"]}"#, None, false).expect("is read");
+        assert_eq!(settings.task, Task::Tensor, "nothing makes tokens of a text");
+    }
+
+    #[test]
+    fn a_language_model_with_a_tokenizer_chats() {
+        let config = r#"{"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 4096}"#;
+        let (settings, _) = read(config, None, true).expect("is read");
+        assert_eq!((settings.task, settings.intra_threads()), (Task::Chat, 0));
+        assert_eq!(trained_context(config), Ok(Some(4096)));
+        assert_eq!(trained_context("{}"), Ok(None));
+        assert!(trained_context(r#"{"max_position_embeddings": -1}"#).expect_err("no length").contains(CONFIG));
     }
 }

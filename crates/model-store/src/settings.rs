@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use vision::Recipe;
 
+use crate::chat::Chat;
+
 /// What a model is for, and so by which method it is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,8 +149,8 @@ pub struct Settings {
     pub device: String,
     /// Workers; without it one for each core on a CPU, one on a GPU.
     pub instances: Option<usize>,
-    /// Threads that share one run on a CPU. 1 serves most requests on the same cores.
-    pub intra_threads: usize,
+    /// Threads that share one run on a CPU, 0 for all cores; see [`Settings::intra_threads`].
+    pub intra_threads: Option<usize>,
     /// A text file in the folder with one class name a line.
     pub labels: Option<String>,
     /// Run the model once before it counts as ready. `false` only for models that cannot run on zeros.
@@ -159,6 +161,8 @@ pub struct Settings {
     pub input: Option<Recipe>,
     /// Where the scores are.
     pub output: Output,
+    /// How a language model is run.
+    pub chat: Chat,
     /// What the model may take.
     pub limits: Limits,
     /// Options passed to the CUDA provider as they are.
@@ -173,12 +177,13 @@ impl Default for Settings {
             licence: None,
             device: "auto".to_owned(),
             instances: None,
-            intra_threads: 1,
+            intra_threads: None,
             labels: None,
             warm_up: true,
             batching: None,
             input: None,
             output: Output::default(),
+            chat: Chat::default(),
             limits: Limits::default(),
             provider: BTreeMap::new(),
         }
@@ -200,6 +205,13 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Threads that share one run on a CPU, 0 for all cores. When it is not stated: 1, which serves most requests on the same
+    /// cores; all for a language model, whose one thread serves every request.
+    #[must_use]
+    pub fn intra_threads(&self) -> usize {
+        self.intra_threads.unwrap_or(usize::from(self.task != Task::Chat))
+    }
+
     fn check(&self) -> Result<(), String> {
         if let Some(batching) = &self.batching {
             batching.check()?;
@@ -207,7 +219,8 @@ impl Settings {
         in_range("limits.queue_rows", self.limits.queue_rows, 1, 1_000_000)?;
         in_range("limits.deadline_ms", self.limits.deadline_ms, 1, 600_000)?;
         in_range("limits.warm_up_ms", self.limits.warm_up_ms, 1, 3_600_000)?;
-        in_range("intra_threads", self.intra_threads, 0, 256)?;
+        in_range("intra_threads", self.intra_threads(), 0, 256)?;
+        self.chat.check()?;
         if let Some(instances) = self.instances {
             in_range("instances", instances, 1, 256)?;
         }
@@ -220,7 +233,7 @@ impl Settings {
     }
 }
 
-fn in_range<N: PartialOrd + Display>(key: &str, value: N, low: N, high: N) -> Result<(), String> {
+pub(crate) fn in_range<N: PartialOrd + Display>(key: &str, value: N, low: N, high: N) -> Result<(), String> {
     if (&low..=&high).contains(&&value) {
         return Ok(());
     }
@@ -250,6 +263,10 @@ mod tests {
             ("task = \"classify\"", &["[input]"]),
             ("task = \"classify\"\n[input]\nwidth = 28\nheight = 28\nfit = \"squash\"", &["squash", "stretch"]),
             ("instances = -1", &["line 1"]),
+            ("[chat]\ntop_p = 0", &["`chat.top_p` is 0", "above 0, to 1"]),
+            ("[chat]\nrepetition_penalty = nan", &["`chat.repetition_penalty` is NaN", "above 0, to 100"]),
+            ("[chat]\ntemperature = 2.5", &["`chat.temperature` is 2.5", "0 to 2"]),
+            ("[chat]\nslots = 4", &["line 2", "slots", "kv_bytes"]),
         ] {
             let error = Settings::parse(text).expect_err(text);
             for part in says {

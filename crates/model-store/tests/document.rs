@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model_store::{Batching, Limits, Settings};
+use model_store::{Batching, Limits, Settings, Task};
 use vision::{Channels, Picture, Recipe, Scratch};
 
 /// The examples of the document, in order.
@@ -24,7 +24,7 @@ fn every_key_is_shown_and_none_that_is_not_there() {
     let all: toml::Table = examples().last().expect("examples").parse().expect("TOML");
     let keys = |table: &toml::Table| table.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(keys(&all), known(""));
-    for name in ["batching", "input", "output", "limits"] {
+    for name in ["batching", "input", "output", "chat", "limits"] {
         let table = all[name].as_table().expect("a table");
         let known = known(&format!("[{name}]\n"));
         assert_eq!(keys(table), known, "[{name}]");
@@ -41,10 +41,10 @@ fn the_values_shown_are_the_defaults() {
     let server = vision::Limits::default();
     assert_eq!((shown.limits.pixels, shown.limits.edge), (Some(server.pixels), Some(server.edge)));
     assert_eq!(
-        (shown.device, shown.intra_threads, shown.warm_up),
-        (default.device, default.intra_threads, default.warm_up)
+        (&shown.device, shown.intra_threads, shown.warm_up),
+        (&default.device, Some(default.intra_threads()), default.warm_up)
     );
-    assert_eq!(shown.output.activation, default.output.activation);
+    assert_eq!((shown.output.activation, &shown.chat), (default.output.activation, &default.chat));
     // The optional keys of [input] are not there when left out, so what counts is the row that comes of it.
     let plain = "width = 224\nheight = 224\ncolor = \"gray\"\ninvert = \"auto\"\ntrim = \"auto\"";
     let plain = Settings::parse(&format!("[input]\n{plain}")).expect("reads").input.expect("is there");
@@ -101,14 +101,14 @@ fn the_ranges_shown_are_those_that_are_allowed() {
             assert_eq!(read.is_ok(), allowed, "{key} = {value}, shown is {comment}: {read:?}");
         }
     }
-    assert_eq!(ranges, 11);
+    assert_eq!(ranges, 19);
 }
 
 #[test]
 fn every_example_can_be_used_as_it_stands() {
     for example in examples() {
         let settings = Settings::parse(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
-        assert!(settings.input.is_some());
+        assert_eq!(settings.input.is_some(), settings.task != Task::Chat);
     }
-    assert_eq!(examples().len(), 2);
+    assert_eq!(examples().len(), 3);
 }
