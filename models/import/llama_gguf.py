@@ -1,8 +1,8 @@
 """Makes a model folder in Hugging Face's layout from a language model in a GGUF file, without torch.
 
-  llama_gguf.py GGUF TARGET [--weights f32|f16|int8] [--keep PART[,PART...]] [--context TOKENS]
+  llama_gguf.py GGUF TARGET [--weights f32|f16|int8] [--keep PART[,PART...]] [--context TOKENS] [--card FOLDER]
 
-Needs requirements-chat.txt.
+Needs requirements.txt.
 
 GGUF: a model of the Llama architecture whose tensors are Q4_0, Q4_1, Q8_0, F16 or F32, its head tied or not. Anything else is
 refused by name. TARGET gets config.json, generation_config.json, tokenizer.json, tokenizer_config.json (with the chat
@@ -11,6 +11,7 @@ template) and onnx/model.onnx with onnx/model.onnx_data; it appears when all of 
 --weights how linear layers are stored: f32 (exactly the file's values), f16, or int8 (blocks of 32, 8 bit activations).
 --keep    what stays f32 whatever --weights says: kinds of weights (down, o, qkv, gate, up, head), or layers (0., 29.)
 --context the longest conversation; at most what the model was trained for, which is the default.
+--card    a folder with model.toml and README.md, which are copied.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 from gguf import GGUFReader, dequantize
 
 import decoder_graph
+import model_folder
 
 TENSOR_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
@@ -194,6 +196,7 @@ def main():
     parser.add_argument("--weights", default="f32")
     parser.add_argument("--keep", default="")
     parser.add_argument("--context", type=int, default=0)
+    parser.add_argument("--card")
     words_ = parser.parse_args()
     try:
         precision = decoder_graph.Precision(words_.weights, filter(None, words_.keep.split(",")))
@@ -221,8 +224,9 @@ def main():
         with open(os.path.join(part, file_name), "w", encoding="utf-8") as out:
             json.dump(content, out, ensure_ascii=False, indent=1 if file_name != "tokenizer.json" else None)
     decoder_graph.save(model, os.path.join(part, "onnx", "model.onnx"))
-    shutil.rmtree(words_.target, ignore_errors=True)
-    os.rename(part, words_.target)
+    for file_name in ("model.toml", "README.md") if words_.card else ():
+        shutil.copy(os.path.join(words_.card, file_name), part)
+    model_folder.replace(words_.target, part)
 
 
 if __name__ == "__main__":
