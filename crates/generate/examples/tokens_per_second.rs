@@ -8,7 +8,7 @@
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use generate::{Event, Generator, Limits, Owner, Request, Sampling, Tokens};
+use generate::{Event, Format, Generator, Limits, Owner, Request, Sampling, Tokens};
 use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions};
 
 fn main() {
@@ -39,6 +39,7 @@ fn main() {
                 max_tokens: tokens,
                 sampling: Sampling { temperature: 0.0, ..Sampling::default() },
                 stops: Vec::new(),
+                format: Format::Text,
                 logprobs: None,
                 owner: Owner(stream as u64),
             };

@@ -9,12 +9,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
 use runtime::{Decoder, Next, RunError, Stop};
 
+use crate::format::{Grammar, Grammars};
 use crate::request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 use crate::sampling::{Chosen, Sampler};
 use crate::slots::Slots;
@@ -46,7 +47,7 @@ pub struct Tokens {
     pub ends: Vec<u32>,
 }
 
-/// How busy a generator is.
+/// How busy a generator is, and what it has done since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Prompts that wait for a slot.
@@ -55,16 +56,26 @@ pub struct Load {
     pub busy: usize,
     /// Slots in all.
     pub slots: usize,
+    /// Tokens of the prompts that got a slot.
+    pub prompt_tokens: u64,
+    /// ... of which the cache held so many already.
+    pub cached_tokens: u64,
+    /// Tokens generated, end tokens among them.
+    pub generated_tokens: u64,
 }
 
 #[derive(Default)]
 struct Shared {
     waiting: AtomicUsize,
     busy: AtomicUsize,
+    prompt: AtomicU64,
+    cached: AtomicU64,
+    generated: AtomicU64,
 }
 
 struct Arrived {
     request: Request,
+    grammar: Option<Grammar>,
     sink: Sink,
     left: Arc<AtomicBool>,
     since: Instant,
@@ -85,6 +96,7 @@ impl Drop for Ticket {
 #[derive(Clone)]
 pub struct Generator {
     arrivals: Sender<Arrived>,
+    grammars: Grammars,
     shared: Arc<Shared>,
     limits: Limits,
     slots: usize,
@@ -99,6 +111,7 @@ impl Generator {
     pub fn start(decoder: Decoder, tokens: Tokens, limits: Limits) -> std::io::Result<Self> {
         let (arrivals, arrived) = mpsc::channel();
         let shared = Arc::new(Shared::default());
+        let grammars = Grammars::start(&tokens)?;
         let (slots, context) = (decoder.slots(), decoder.context());
         let turns = Turns {
             slots: Slots::new(slots),
@@ -111,10 +124,11 @@ impl Generator {
             stop: Stop::new(),
         };
         std::thread::Builder::new().name("generate".to_owned()).spawn(move || turns.run(&arrived))?;
-        Ok(Self { arrivals, shared, limits, slots, context })
+        Ok(Self { arrivals, grammars, shared, limits, slots, context })
     }
 
     /// Takes a request, or refuses it at once. Events go to `sink` from the generator's thread, which must not be held up.
+    /// For a format other than text it waits for the grammar: not to be called where nothing may wait.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -129,6 +143,7 @@ impl Generator {
         if prompt.saturating_add(answer) > self.context {
             return Err(Refusal::TooLong { prompt, answer, context: self.context });
         }
+        let grammar = self.grammars.of(&request.format)?;
         let limit = self.limits.waiting;
         let counted = self.shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
             // Those that find a slot at once pass through the queue as well.
@@ -139,18 +154,21 @@ impl Generator {
             return Err(Refusal::Full { waiting, limit });
         }
         let left = Arc::new(AtomicBool::new(false));
-        let arrived = Arrived { request, sink, left: Arc::clone(&left), since: Instant::now() };
+        let arrived = Arrived { request, grammar, sink, left: Arc::clone(&left), since: Instant::now() };
         self.arrivals.send(arrived).map_err(|_| Refusal::Ended)?;
         Ok(Ticket(left))
     }
 
-    /// How busy it is.
+    /// How busy it is, and what it has done.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
             waiting: self.shared.waiting.load(Ordering::Acquire),
             busy: self.shared.busy.load(Ordering::Acquire),
             slots: self.slots,
+            prompt_tokens: self.shared.prompt.load(Ordering::Relaxed),
+            cached_tokens: self.shared.cached.load(Ordering::Relaxed),
+            generated_tokens: self.shared.generated.load(Ordering::Relaxed),
         }
     }
 
@@ -172,6 +190,9 @@ struct Answer {
     /// The token that goes in next; none while the prompt is not all in.
     next: Option<u32>,
     sampler: Sampler,
+    grammar: Option<Grammar>,
+    /// Nothing can come any more in its grammar.
+    whole: bool,
     text: Text,
     generated: usize,
     cached: usize,
@@ -241,16 +262,20 @@ impl Turns {
     fn admit(&mut self) {
         while let Some(first) = self.waiting.front() {
             let Some(place) = self.slots.enter(first.request.owner, &first.request.prompt) else { return };
-            let Some(Arrived { request, sink, left, since }) = self.waiting.pop_front() else { return };
+            let Some(Arrived { request, grammar, sink, left, since }) = self.waiting.pop_front() else { return };
             // Before it leaves the queue: in between it counts twice, and never not at all.
             self.shared.busy.store(self.slots.busy(), Ordering::Release);
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.shared.prompt.fetch_add(request.prompt.len() as u64, Ordering::Relaxed);
+            self.shared.cached.fetch_add(place.held as u64, Ordering::Relaxed);
             if let Some(from) = place.copy_from {
                 self.decoder.copy(from, place.slot, place.held);
             }
             self.answers.push(Answer {
                 sampler: Sampler::new(request.sampling.clone(), request.logprobs, &request.prompt),
                 text: Text::new(request.stops.clone()),
+                grammar,
+                whole: false,
                 slot: place.slot,
                 past: place.held,
                 cached: place.held,
@@ -270,21 +295,24 @@ impl Turns {
     fn put_in(&mut self) {
         let others = self.answers.iter().any(|answer| answer.next.is_some());
         let Some(at) = self.answers.iter().position(|answer| answer.next.is_none()) else { return };
+        let ends = &self.tokens.ends;
         let answer = &mut self.answers[at];
         let most = if others { self.limits.piece } else { self.limits.piece_alone };
         let end = answer.request.prompt.len().min(answer.past + most.max(1));
-        let piece = &answer.request.prompt[answer.past..end];
+        let piece = answer.past..end;
         let whole = end == answer.request.prompt.len();
-        let (sampler, tokens) = (&mut answer.sampler, piece.len());
-        let chosen = self.decoder.prefill(answer.slot, answer.past, piece, 1, &self.stop, |logits| {
-            whole.then(|| sampler.choose(logits.row(0), 0, None))
-        });
+        let (slot, past) = (answer.slot, answer.past);
+        let tokens = answer.request.prompt[piece.clone()].to_vec();
+        let chosen = self
+            .decoder
+            .prefill(slot, past, &tokens, 1, &self.stop, |logits| whole.then(|| answer.choose(logits.row(0), ends)));
         match chosen {
             Ok(chosen) => {
-                self.slots.extend(answer.slot, piece);
-                answer.past += tokens;
+                self.slots.extend(slot, &tokens);
+                answer.past = end;
                 if let Some(chosen) = chosen {
                     answer.first = Some(Instant::now());
+                    self.shared.generated.fetch_add(1, Ordering::Relaxed);
                     if let Went::Ended = answer.say(chosen, &self.tokens) {
                         self.end(at);
                     }
@@ -309,12 +337,10 @@ impl Turns {
         for slot in first..=last {
             self.slots.truncate(slot, self.decoder.context() - 1);
         }
-        let answers = &mut self.answers;
+        let (answers, ends) = (&mut self.answers, &self.tokens.ends);
         let chosen = self.decoder.step(first, &next, &self.stop, |logits| {
             let going = answers.iter_mut().filter(|answer| answer.next.is_some());
-            let choose =
-                |answer: &mut Answer| answer.sampler.choose(logits.row(answer.slot - first), answer.generated, None);
-            going.map(choose).collect::<Vec<Chosen>>()
+            going.map(|answer| answer.choose(logits.row(answer.slot - first), ends)).collect::<Vec<_>>()
         });
         let chosen = match chosen {
             Ok(chosen) => chosen,
@@ -325,6 +351,7 @@ impl Turns {
                 return;
             }
         };
+        self.shared.generated.fetch_add(chosen.len() as u64, Ordering::Relaxed);
         let mut chosen = chosen.into_iter();
         let mut ended = Vec::new();
         for (at, answer) in self.answers.iter_mut().enumerate() {
@@ -354,8 +381,28 @@ impl Turns {
 }
 
 impl Answer {
+    /// The next token; an error when the answer's grammar has become too much work.
+    fn choose(&mut self, logits: &[f32], ends: &[u32]) -> Result<Chosen, String> {
+        let Some(grammar) = &mut self.grammar else { return Ok(self.sampler.choose(logits, self.generated, None)) };
+        let allowed = grammar.allowed()?;
+        let chosen = self.sampler.choose(logits, self.generated, Some(allowed.as_slice()));
+        if !ends.contains(&chosen.token) {
+            self.whole = grammar.take(chosen.token)?;
+        }
+        Ok(chosen)
+    }
+
     /// Tells a token, and whether the answer ends with it.
-    fn say(&mut self, chosen: Chosen, tokens: &Tokens) -> Went {
+    fn say(&mut self, chosen: Result<Chosen, String>, tokens: &Tokens) -> Went {
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(reason) => {
+                // Nobody may be listening any more.
+                let _ =
+                    (self.sink)(Event::Failed(format!("the format of the answer cannot be kept any more: {reason}")));
+                return Went::Ended;
+            }
+        };
         let token = chosen.token;
         self.generated += 1;
         if tokens.ends.contains(&token) {
@@ -369,6 +416,9 @@ impl Answer {
         }
         if !(self.sink)(Event::Piece { text: told.text, token: Some(chosen) }) {
             return Went::Ended;
+        }
+        if self.whole {
+            return self.finish(Finish::End);
         }
         if self.generated == self.request.max_tokens {
             return self.finish(Finish::Length);

@@ -4,6 +4,7 @@
 //! nothing of a stop text ever leaves.
 //! Not here: the network (`runtime`), who may ask (`server`), HTTP (`gateway`).
 
+mod format;
 mod generator;
 mod request;
 mod sampling;
@@ -12,6 +13,7 @@ mod template;
 mod text;
 mod vocabulary;
 
+pub use format::{Format, SCHEMA_BYTES};
 pub use generator::{Generator, Limits, Load, Ticket, Tokens};
 pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 pub use sampling::{Chosen, Sampler, Sampling};

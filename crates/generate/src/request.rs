@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::format::Format;
 use crate::sampling::{Chosen, Sampling};
 use crate::slots::Owner;
 
@@ -16,6 +17,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Texts that end the answer and are no part of it.
     pub stops: Vec<String>,
+    /// What form the answer must have.
+    pub format: Format,
     /// Log-probabilities of the tokens and of so many likeliest others are wanted.
     pub logprobs: Option<usize>,
     /// Whose prefixes may be used.
@@ -25,7 +28,7 @@ pub struct Request {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model's end token.
+    /// The model's end token, or nothing can come after what is there in the format.
     End,
     /// A stop text, by its place in the request.
     Stop(usize),
@@ -105,6 +108,9 @@ pub enum Refusal {
     /// The prompt is empty, or no tokens are wanted.
     #[error("{0}")]
     Empty(&'static str),
+    /// No answer can be held to the format, with the reason.
+    #[error("the format of the answer cannot be kept: {0}")]
+    Format(String),
     /// The generator has ended.
     #[error("the generator has ended")]
     Ended,

@@ -91,8 +91,9 @@ impl Sampler {
             && it.frequency_penalty == 0.0
     }
 
-    /// Chooses the token at place `at` of the answer. `allowed` says which tokens may come; all when absent.
-    pub fn choose(&mut self, logits: &[f32], at: usize, allowed: Option<&dyn Fn(u32) -> bool>) -> Chosen {
+    /// Chooses the token at place `at` of the answer. `allowed` has one bit for each token
+    /// that may come, from the lowest of the first word on, none for those beyond; all may when absent.
+    pub fn choose(&mut self, logits: &[f32], at: usize, allowed: Option<&[u32]>) -> Chosen {
         let token = if self.is_plain() && allowed.is_none() {
             likeliest(logits)
         } else {
@@ -107,7 +108,7 @@ impl Sampler {
         Chosen { token, logprob, top }
     }
 
-    fn adjust(&mut self, logits: &[f32], allowed: Option<&dyn Fn(u32) -> bool>) {
+    fn adjust(&mut self, logits: &[f32], allowed: Option<&[u32]>) {
         let Self { sampling, seen, scratch, .. } = self;
         scratch.clear();
         scratch.extend_from_slice(logits);
@@ -125,9 +126,15 @@ impl Sampler {
             }
         }
         if let Some(allowed) = allowed {
-            for (token, logit) in scratch.iter_mut().enumerate() {
-                if !allowed(token as u32) {
-                    *logit = f32::NEG_INFINITY;
+            let words = allowed.iter().copied().chain(std::iter::repeat(0));
+            for (logits, word) in scratch.chunks_mut(32).zip(words) {
+                match word {
+                    0 => logits.fill(f32::NEG_INFINITY),
+                    u32::MAX => {}
+                    _ => {
+                        let forbidden = logits.iter_mut().enumerate().filter(|(bit, _)| word & (1 << bit) == 0);
+                        forbidden.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+                    }
                 }
             }
         }
@@ -296,7 +303,10 @@ mod tests {
     fn only_what_is_allowed_is_chosen() {
         for temperature in [0.0, 1.0] {
             let mut sampler = Sampler::new(Sampling { temperature, ..Sampling::default() }, None, &[]);
-            assert_eq!(sampler.choose(&LOGITS, 0, Some(&|token| token == 3)).token, 3);
+            assert_eq!(sampler.choose(&LOGITS, 0, Some(&[1 << 3])).token, 3);
+            let many = [9.0; 100];
+            assert_eq!(sampler.choose(&many, 0, Some(&[0, 0, 1 << 7])).token, 71, "beyond the bits nothing may come");
+            assert!((32..64).contains(&sampler.choose(&many, 0, Some(&[0, u32::MAX])).token));
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use generate::{
-    Event, Finish, Generator, Limits, Message, Owner, Refusal, Request, Sampling, Template, Ticket, Tokens, Usage,
-    Vocabulary,
+    Event, Finish, Format, Generator, Limits, Message, Owner, Refusal, Request, Sampling, Template, Ticket, Tokens,
+    Usage, Vocabulary,
 };
 use support::{MODELS, decoder, golden};
 
@@ -27,6 +27,7 @@ fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
         max_tokens,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stops: Vec::new(),
+        format: Format::Text,
         logprobs: None,
         owner: Owner(1),
     }
@@ -126,6 +127,9 @@ fn a_next_turn_goes_on_from_what_is_there_and_a_stranger_does_not() {
     let second = run(&generator, greedy(&turn, 10));
     // The last token of the first answer was told and never put in.
     assert_eq!(second.usage.cached, prompt.len() + 19);
+    let load = generator.load();
+    assert_eq!(load.prompt_tokens, (prompt.len() + 2 * turn.len()) as u64);
+    assert_eq!((load.cached_tokens, load.generated_tokens), (second.usage.cached as u64, 20 + 10 + 10));
     assert_eq!(second.tokens, fresh.tokens);
 }
 

@@ -1,0 +1,213 @@
+//! What form an answer must have: the grammar that says which tokens may come next.
+//!
+//! Why a thread of its own: schemas come from outside. Compiling one takes a deep stack and up to some tens of milliseconds, which
+//! neither the step of the network nor a caller's event loop may wait for; one at a time bounds what that costs.
+//! Promises: a schema that cannot be kept to is refused with a reason before anything runs; an answer that ends by itself is
+//! whole JSON that the schema allows; an end token comes only there.
+//! Leaves to `llguidance`: what of JSON Schema there is, and the masks. A keyword that it does not keep is refused by name.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::generator::Tokens;
+use crate::request::Refusal;
+
+/// The form of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
+    /// JSON that this JSON Schema allows, of at most [`SCHEMA_BYTES`].
+    JsonSchema(String),
+}
+
+/// Longest schema. What OpenAI's service takes is of the same size.
+pub const SCHEMA_BYTES: usize = 128 * 1024;
+
+/// A grammar that compiles at all does so in a fraction of this; it bounds how long a caller waits behind others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Schemas that may wait for the compiler.
+const WAITING: usize = 32;
+
+/// Compiled grammars that are kept: those of an application come again and again.
+const KEPT: usize = 32;
+
+/// The compiler goes down as far as a schema is nested, `$ref`s included.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// Whitespace between two tokens of JSON, as people and models write it: a space, or a new line with its indentation. A small
+/// model that may put as much as it likes sometimes puts nothing else any more.
+const WHITESPACE: &str = r"\x20|\n\x20{0,24}";
+
+/// Reasons quote the schema: no more of them than this.
+const REASON_CHARS: usize = 300;
+
+type Reply = SyncSender<Result<Grammar, String>>;
+
+/// Compiles grammars for the tokens of one model, and keeps those that were asked for last.
+#[derive(Clone)]
+pub(crate) struct Grammars {
+    asked: SyncSender<(Format, Reply)>,
+    kept: Arc<Mutex<VecDeque<(Format, Grammar)>>>,
+}
+
+impl Grammars {
+    /// Starts the thread, which ends with the last handle.
+    pub(crate) fn start(tokens: &Tokens) -> std::io::Result<Self> {
+        let (asked, asks) = sync_channel::<(Format, Reply)>(WAITING);
+        let tokens = tokens.clone();
+        let run = move || {
+            // What masks are made with is made when the first is wanted: many servers never do.
+            let mut compiler = None;
+            for (format, reply) in asks {
+                let compiler = compiler.get_or_insert_with(|| compiler_for(&tokens));
+                let compiled = compiler.as_ref().map_err(Clone::clone).and_then(|it| compile(it, &format));
+                // Nobody waits any more: it took too long.
+                let _ = reply.send(compiled);
+            }
+        };
+        std::thread::Builder::new().name("grammars".to_owned()).stack_size(STACK).spawn(run)?;
+        Ok(Self { asked, kept: Arc::default() })
+    }
+
+    /// The grammar of a format; none for text. Waits for the compiler.
+    pub(crate) fn of(&self, format: &Format) -> Result<Option<Grammar>, Refusal> {
+        if *format == Format::Text {
+            return Ok(None);
+        }
+        if let Format::JsonSchema(schema) = format
+            && schema.len() > SCHEMA_BYTES
+        {
+            return Err(Refusal::Format(format!("the schema has {} bytes, the limit is {SCHEMA_BYTES}", schema.len())));
+        }
+        if let Some(grammar) = self.kept(format) {
+            return Ok(Some(grammar));
+        }
+        let (reply, compiled): (Reply, Receiver<_>) = sync_channel(1);
+        self.asked.try_send((format.clone(), reply)).map_err(|error| match error {
+            TrySendError::Full(_) => Refusal::Full { waiting: WAITING, limit: WAITING },
+            TrySendError::Disconnected(_) => Refusal::Ended,
+        })?;
+        let grammar = compiled.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                Refusal::Format(format!("the schema was not compiled after {} s", PATIENCE.as_secs()))
+            }
+            RecvTimeoutError::Disconnected => Refusal::Ended,
+        })?;
+        let grammar = grammar.map_err(Refusal::Format)?;
+        let mut kept = self.kept.lock();
+        kept.truncate(KEPT - 1);
+        kept.push_front((format.clone(), grammar.fresh()));
+        Ok(Some(grammar))
+    }
+
+    fn kept(&self, format: &Format) -> Option<Grammar> {
+        let mut kept = self.kept.lock();
+        let at = kept.iter().position(|(known, _)| known == format)?;
+        let found = kept.remove(at)?;
+        let grammar = found.1.fresh();
+        kept.push_front(found);
+        Some(grammar)
+    }
+}
+
+/// Where one answer is in its grammar.
+pub(crate) struct Grammar(Matcher);
+
+impl Grammar {
+    /// The same from the beginning; only before the first token.
+    fn fresh(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+
+    /// Which tokens may come next: one bit each.
+    pub(crate) fn allowed(&mut self) -> Result<SimpleVob, String> {
+        self.0.compute_mask().map_err(reason)
+    }
+
+    /// A token came. True: nothing can come any more.
+    pub(crate) fn take(&mut self, token: u32) -> Result<bool, String> {
+        self.0.consume_token(token).map_err(reason)?;
+        Ok(self.0.is_stopped())
+    }
+}
+
+fn compiler_for(tokens: &Tokens) -> Result<ParserFactory, String> {
+    // Tokens without bytes are no text and never allowed, but for the ends, which the grammar knows by number.
+    let words: Vec<Vec<u8>> = tokens.bytes.iter().map(|bytes| bytes.to_vec()).collect();
+    let Some((end, _)) = tokens.ends.split_first().filter(|(end, _)| (**end as usize) < words.len()) else {
+        return Err("the model has no end token".to_owned());
+    };
+    let ends: Vec<u32> = tokens.ends.iter().copied().filter(|end| (*end as usize) < words.len()).collect();
+    let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, *end), &words).with_eos_tokens(&ends);
+    let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let mut factory = ParserFactory::new_simple(&environment).map_err(reason)?;
+    factory.quiet();
+    let limits = factory.limits_mut();
+    // A fifth of what the library takes by default, all of it: large real schemas (FHIR's aside) stay well below, and at its speeds
+    // the worst schema costs 4 ms to compile, a step 5 ms, an answer some 50 MB.
+    limits.initial_lexer_fuel = 200_000;
+    limits.max_grammar_size = 100_000;
+    limits.step_lexer_fuel = 40_000;
+    limits.step_max_items = 20_000;
+    limits.max_lexer_states = 50_000;
+    limits.precompute_large_lexemes = false;
+    // What was said must not get into a reason, which is logged.
+    limits.verbose_errors = false;
+    Ok(factory)
+}
+
+fn compile(factory: &ParserFactory, format: &Format) -> Result<Grammar, String> {
+    let mut schema = match format {
+        Format::JsonSchema(text) => {
+            serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?
+        }
+        Format::Text | Format::Json => serde_json::json!({"type": "object"}),
+    };
+    if schema == Value::Bool(true) {
+        schema = serde_json::json!({});
+    }
+    if !schema.is_object() {
+        return Err("the schema is no JSON object".to_owned());
+    }
+    // The library's own options may stand in a schema; here they are ours.
+    let options =
+        JsonCompileOptions { whitespace_pattern: Some(WHITESPACE.to_owned()), ..JsonCompileOptions::default() };
+    options.apply_to(&mut schema);
+    let parser = factory.create_parser(TopLevelGrammar::from_json_schema(schema)).map_err(reason)?;
+    let mut matcher = Matcher::new(Ok(parser));
+    if let Some(error) = matcher.get_error() {
+        return Err(shortened(&error));
+    }
+    // What nothing can satisfy is sometimes only seen here.
+    let first = matcher.compute_mask().map_err(reason)?;
+    if first.is_zero() {
+        return Err("nothing satisfies the schema".to_owned());
+    }
+    Ok(Grammar(matcher))
+}
+
+fn reason(error: impl std::fmt::Display) -> String {
+    shortened(&error.to_string())
+}
+
+/// In one line, and not longer than a reason should be.
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
