@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod exposure;
 pub mod files;
+mod gathered;
+mod json_line;
 pub mod logs;
 pub mod metrics;
 pub mod program;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+use crate::gathered::Gathered;
+use crate::json_line::JsonLine;
 use crate::metrics::Metrics;
 
 /// How log lines look.
@@ -92,15 +94,17 @@ pub struct Logs {
 /// Begins to log to standard error.
 ///
 /// Lines are written by a thread of their own, so that a slow terminal or pipe never holds up a request; when 16,384 lines
-/// wait, further ones are dropped and counted.
+/// wait, further ones are dropped and counted. A line leaves at most 5 ms after it was made.
 ///
 /// # Errors
 /// One sentence when the filter cannot be read.
 pub fn start(settings: &Settings) -> Result<Logs, String> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| format!("settings: `log.filter` is {:?}: {error}", settings.filter))?;
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(std::io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .finish(Gathered::new(std::io::stderr()));
     let dropped = writer.error_counter();
     let terminal = std::io::stderr().is_terminal();
     let json = match settings.format {
@@ -110,7 +114,7 @@ pub fn start(settings: &Settings) -> Result<Logs, String> {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        builder.event_format(JsonLine).init();
     } else {
         builder.with_ansi(terminal).init();
     }
