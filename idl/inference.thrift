@@ -1,7 +1,7 @@
 /**
  * Models with tensors or pictures in and tensors, labels, vectors or pictures out.
  *
- * `models`, `infer` and `classify` are idempotent: a caller may send them again after a lost connection.
+ * `models`, `infer`, `classify` and `embed` are idempotent: a caller may send them again after a lost connection.
  */
 include "base.thrift"
 include "fault.thrift"
@@ -107,7 +107,7 @@ struct ModelsReply {
 
 /** Where the time of a request went, in microseconds. Queue, run and rows are those of the batch it rode in. */
 struct Timing {
-  /** Bytes to pixels to a row of the tensor. */
+  /** Bytes to pixels to a row of the tensor, or texts to tokens. */
   1: i64 decode_us,
   /** Waiting for a worker. */
   2: i64 queue_us,
@@ -186,6 +186,57 @@ struct ClassifyReply {
   5: string request_id,
 }
 
+/** The tokens of one text. */
+struct TokenIds {
+  1: list<i32> ids,
+}
+
+/** Give `texts` or `tokens`, at least one and at most 2048 of them. */
+struct EmbedRequest {
+  1: optional base.Base base,
+  2: string model,
+  /** Absent: the version that serves now. */
+  3: optional string version,
+  /**
+   * The texts, none of them empty. One that has more tokens than the model takes is a TooLarge that names the text and both
+   * numbers; the model's begin and end tokens count. Nothing is cut unless `truncate` says so.
+   */
+  4: optional list<string> texts,
+  /** Texts that the caller has made tokens of with the model's own tokenizer; begin and end are added here. */
+  5: optional list<TokenIds> tokens,
+  /**
+   * Scale each vector to length 1, so that the dot product of two of them is their cosine. Absent: as the model's makers
+   * say, which for nearly every model is true.
+   */
+  6: optional bool normalise,
+  /**
+   * Keep only so many of the first numbers of each vector; it is normalised after that. Only models that were trained for it
+   * lose little by it. 1 to what the model gives. Absent: all.
+   */
+  7: optional i32 dimensions,
+  /** Cut a text that is too long at its end instead of refusing it. Absent: false. */
+  8: optional bool truncate,
+}
+
+struct EmbedReply {
+  /**
+   * The vectors one after the other in the order of the request: 32-bit floats, little-endian, without gaps, so exactly
+   * (number of texts) x dimensions x 4 bytes. One binary and not list<double>: half the bytes, and no call for each number in
+   * any language, where 2048 vectors have most of a million numbers. numpy reads it as
+   * `frombuffer(vectors, "<f4").reshape(-1, dimensions)`.
+   */
+  1: binary vectors,
+  /** The numbers in each vector. */
+  2: i32 dimensions,
+  /** How many tokens each text had, the model's begin and end tokens included, after cutting. */
+  3: list<i32> token_counts,
+  4: string model,
+  5: string version,
+  /** batch_rows are texts here. */
+  6: Timing timing,
+  7: string request_id,
+}
+
 struct CancelRequest {
   1: optional base.Base base,
   /** The call_id of the call to stop. */
@@ -199,6 +250,11 @@ service Inference {
   InferReply infer(1: InferRequest request) throws (1: fault.Fault fault),
   /** Pictures to labels, by a model whose task is CLASSIFY. */
   ClassifyReply classify(1: ClassifyRequest request) throws (1: fault.Fault fault),
+  /**
+   * Texts to vectors, by a model whose task is EMBED. The same text gives the same vector whatever else is asked at the same
+   * time, up to the order of additions: the cosine of two answers is above 0.9999.
+   */
+  EmbedReply embed(1: EmbedRequest request) throws (1: fault.Fault fault),
   /**
    * Stops a call that is waiting or running; the call itself then ends with Cancelled. Honoured on the connection that
    * made the call, and for the same verified caller elsewhere. An unknown call_id is ignored.

@@ -41,6 +41,7 @@ requests! {
     inference::ModelsRequest,
     inference::InferRequest,
     inference::ClassifyRequest,
+    inference::EmbedRequest,
     inference::CancelRequest,
     chat::ChatRequest,
     chat::StartRequest,

@@ -14,6 +14,8 @@ pub const MODELS: Method<inference::ModelsRequest, inference::ModelsReply, Fault
 pub const INFER: Method<inference::InferRequest, inference::InferReply, Fault> = Method::new("infer", true);
 /// `Inference.classify`.
 pub const CLASSIFY: Method<inference::ClassifyRequest, inference::ClassifyReply, Fault> = Method::new("classify", true);
+/// `Inference.embed`.
+pub const EMBED: Method<inference::EmbedRequest, inference::EmbedReply, Fault> = Method::new("embed", true);
 /// `Inference.cancel`: oneway.
 pub const CANCEL: Method<inference::CancelRequest, (), ()> = Method::oneway("cancel");
 

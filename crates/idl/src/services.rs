@@ -14,7 +14,8 @@ use crate::dispatch::{Dispatched, answered, is_for, silent};
 use crate::fault::Fault;
 use crate::health::{CheckReply, CheckRequest};
 use crate::inference::{
-    CancelRequest, ClassifyReply, ClassifyRequest, InferReply, InferRequest, ModelsReply, ModelsRequest,
+    CancelRequest, ClassifyReply, ClassifyRequest, EmbedReply, EmbedRequest, InferReply, InferRequest, ModelsReply,
+    ModelsRequest,
 };
 
 macro_rules! service {
@@ -79,6 +80,8 @@ service! {
         infer(InferRequest) -> InferReply;
         /// Pictures to labels.
         classify(ClassifyRequest) -> ClassifyReply;
+        /// Texts to vectors.
+        embed(EmbedRequest) -> EmbedReply;
     }
     oneway {
         /// Stops a call that is waiting or running.

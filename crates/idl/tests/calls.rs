@@ -12,8 +12,8 @@ use idl::base::Base;
 use idl::chat::{ChatRequest, Message, Sampling};
 use idl::fault::{Fault, FaultCode};
 use idl::inference::{
-    CancelRequest, ClassifyReply, ClassifyRequest, DataType, InferReply, InferRequest, ModelsReply, ModelsRequest,
-    Tensor,
+    CancelRequest, ClassifyReply, ClassifyRequest, DataType, EmbedReply, EmbedRequest, InferReply, InferRequest,
+    ModelsReply, ModelsRequest, Tensor,
 };
 use idl::{Dispatched, Handling, Inference, dispatch_inference, methods};
 use proptest::prelude::*;
@@ -41,6 +41,10 @@ impl Inference for Echo {
 
     async fn classify(&self, _: &'static str, _: ClassifyRequest) -> Result<ClassifyReply, Fault> {
         Ok(ClassifyReply::default())
+    }
+
+    async fn embed(&self, _: &'static str, _: EmbedRequest) -> Result<EmbedReply, Fault> {
+        Ok(EmbedReply::default())
     }
 
     async fn cancel(&self, _: &'static str, _: CancelRequest) {

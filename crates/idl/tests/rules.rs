@@ -114,6 +114,7 @@ fn the_services_in_rust_are_those_of_the_idl() {
         (MODELS.name, MODELS.oneway),
         (INFER.name, INFER.oneway),
         (CLASSIFY.name, CLASSIFY.oneway),
+        (EMBED.name, EMBED.oneway),
         (CANCEL.name, CANCEL.oneway),
         (COMPLETE.name, COMPLETE.oneway),
         (START.name, START.oneway),

@@ -11,7 +11,8 @@ use fault::{Fault, Kind};
 use idl::HasBase;
 use idl::health::{CheckReply, CheckRequest};
 use idl::inference::{
-    CancelRequest, ClassifyReply, ClassifyRequest, InferReply, InferRequest, ModelsReply, ModelsRequest,
+    CancelRequest, ClassifyReply, ClassifyRequest, EmbedReply, EmbedRequest, InferReply, InferRequest, ModelsReply,
+    ModelsRequest,
 };
 use rpc::CallContext;
 use units::{CallId, Deadline, RequestId};
@@ -202,6 +203,17 @@ impl idl::Inference for Methods {
                 request_id: Some(request_id.as_str().to_owned()),
             };
             Ok((reply, done.timing))
+        })
+        .await
+    }
+
+    async fn embed(&self, cx: Context, request: EmbedRequest) -> Result<EmbedReply, idl::fault::Fault> {
+        let seen = Arc::clone(&cx.model);
+        let about = About::new(request.model.as_deref(), 1);
+        self.run("embed", cx, about, request, |request, _, _| async move {
+            let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
+            let message = format!("model `{}` does not embed texts", model.name());
+            Err(Fault::invalid_input(message).with_param("model"))
         })
         .await
     }

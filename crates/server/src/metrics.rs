@@ -56,7 +56,7 @@ impl MetricConstructor<Histogram> for RowCounts {
 }
 
 /// Methods that are counted by name.
-pub(crate) const METHODS: [&str; 5] = ["check", "models", "infer", "classify", "cancel"];
+pub(crate) const METHODS: [&str; 10] = ["check", "models", "infer", "classify", "embed", "cancel", "complete", "start", "next_pieces", "stop"];
 
 /// The name under which all others are counted.
 pub(crate) const OTHER: &str = "other";
@@ -68,6 +68,13 @@ pub(crate) struct ServerMetrics {
     events: Family<EventLabels, Counter>,
     pub(crate) waiting: Family<ModelLabels, Gauge>,
     pub(crate) running: Family<ModelLabels, Gauge>,
+    first_token: Family<ModelLabels, Histogram, Seconds>,
+    pub(crate) slots: Family<ModelLabels, Gauge>,
+    pub(crate) prompt_tokens: Family<ModelLabels, Counter>,
+    pub(crate) cached_tokens: Family<ModelLabels, Counter>,
+    pub(crate) generated_tokens: Family<ModelLabels, Counter>,
+    /// Streams that have not ended.
+    pub(crate) streams: Gauge,
     calls: HashMap<(&'static str, &'static str), Counter>,
     connections: Gauge,
     connections_total: Counter,
@@ -91,6 +98,10 @@ pub(crate) struct ModelMetrics {
     decode: Histogram,
     queue: Histogram,
     run: Histogram,
+    tokenize: Histogram,
+    prefill: Histogram,
+    generate: Histogram,
+    first_token: Histogram,
     rows: Histogram,
     events: [Counter; 5],
 }
@@ -122,6 +133,12 @@ impl ServerMetrics {
             events: Family::default(),
             waiting: Family::default(),
             running: Family::default(),
+            first_token: Family::new_with_constructor(Seconds),
+            slots: Family::default(),
+            prompt_tokens: Family::default(),
+            cached_tokens: Family::default(),
+            generated_tokens: Family::default(),
+            streams: Gauge::default(),
             calls,
             connections: Gauge::default(),
             connections_total: Counter::default(),
@@ -143,6 +160,13 @@ impl ServerMetrics {
             engine.register("events", "Requests that were refused, expired or withdrawn", this.events.clone());
             engine.register("waiting_requests", "Requests that wait for a worker", this.waiting.clone());
             engine.register("running_rows", "Rows in runs now", this.running.clone());
+            let chat = registry.sub_registry_with_prefix("chat");
+            chat.register("first_token_seconds", "From a request to the first token", this.first_token.clone());
+            chat.register("slots", "Conversations that can be answered at the same time", this.slots.clone());
+            chat.register("prompt_tokens", "Tokens of prompts that got a slot", this.prompt_tokens.clone());
+            chat.register("cached_tokens", "... that the cache held already", this.cached_tokens.clone());
+            chat.register("generated_tokens", "Tokens generated", this.generated_tokens.clone());
+            chat.register("streams", "Streams that have not ended", this.streams.clone());
             let server = registry.sub_registry_with_prefix("server");
             server.register("phase_seconds", "Where the time of requests goes", this.phases.clone());
             server.register("calls", "Calls by method and outcome", call_family);
@@ -178,6 +202,10 @@ impl ServerMetrics {
                 decode: phase("decode"),
                 queue: phase("queue"),
                 run: phase("run"),
+                tokenize: phase("tokenize"),
+                prefill: phase("prefill"),
+                generate: phase("generate"),
+                first_token: self.first_token.get_or_create(&ModelLabels { model: model.clone() }).clone(),
                 rows: self.rows.get_or_create(&ModelLabels { model: model.clone() }).clone(),
                 events: EVENTS.map(event),
             })
@@ -200,9 +228,16 @@ impl Observe for ModelMetrics {
             Phase::Decode => &self.decode,
             Phase::Queue => &self.queue,
             Phase::Run => &self.run,
+            Phase::Tokenize => &self.tokenize,
+            Phase::Prefill => &self.prefill,
+            Phase::Generate => &self.generate,
             Phase::Encode => &self.encode,
         };
         histogram.observe(took.as_secs_f64());
+    }
+
+    fn first_token(&self, took: Duration) {
+        self.first_token.observe(took.as_secs_f64());
     }
 
     fn rows(&self, rows: usize) {

@@ -9,8 +9,8 @@ use fault::Kind;
 use idl::fault::{Fault, FaultCode};
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{
-    CancelRequest, Classification, ClassifyReply, ClassifyRequest, DataType, InferReply, InferRequest, Label,
-    ModelInfo, ModelState, ModelsReply, ModelsRequest, Task, TensorSpec,
+    CancelRequest, Classification, ClassifyReply, ClassifyRequest, DataType, EmbedReply, EmbedRequest, InferReply,
+    InferRequest, Label, ModelInfo, ModelState, ModelsReply, ModelsRequest, Task, TensorSpec,
 };
 use rpc::{CallContext, CallFuture, Drain, Instead, Refusal, Server, ServerLimits, Service};
 use tokio::sync::oneshot;
@@ -212,6 +212,10 @@ impl idl::Inference for Methods {
         };
         let results = request.images.iter().flatten().map(result).collect();
         Ok(ClassifyReply { results: Some(results), model: request.model, ..ClassifyReply::default() })
+    }
+
+    async fn embed(&self, _: CallContext, _: EmbedRequest) -> Result<EmbedReply, Fault> {
+        Ok(EmbedReply::default())
     }
 
     async fn cancel(&self, _: CallContext, _: CancelRequest) {}

@@ -1059,7 +1059,7 @@ impl TSerializable for ModelsReply {
 /// Where the time of a request went, in microseconds. Queue, run and rows are those of the batch it rode in.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timing {
-  /// Bytes to pixels to a row of the tensor.
+  /// Bytes to pixels to a row of the tensor, or texts to tokens.
   pub decode_us: Option<i64>,
   /// Waiting for a worker.
   pub queue_us: Option<i64>,
@@ -1876,6 +1876,404 @@ impl TSerializable for ClassifyReply {
     }
     if let Some(ref fld_var) = self.request_id {
       o_prot.write_field_begin(&::wire::field(TType::String, 5))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// TokenIds
+//
+
+/// The tokens of one text.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TokenIds {
+  pub ids: Option<Vec<i32>>,
+}
+
+impl TokenIds {
+  pub fn new<F1>(ids: F1) -> TokenIds where F1: Into<Option<Vec<i32>>> {
+    TokenIds {
+      ids: ids.into(),
+    }
+  }
+}
+
+impl TSerializable for TokenIds {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<TokenIds> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<Vec<i32>> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let list_ident = i_prot.read_list_begin()?;
+          let mut val: Vec<i32> = Vec::with_capacity(thrift::protocol::prealloc_size(list_ident.size));
+          for _ in 0..list_ident.size {
+            let list_elem_16 = i_prot.read_i32()?;
+            val.push(list_elem_16);
+          }
+          i_prot.read_list_end()?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = TokenIds {
+      ids: f_1,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = ::wire::structure();
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(ref fld_var) = self.ids {
+      o_prot.write_field_begin(&::wire::field(TType::List, 1))?;
+      o_prot.write_list_begin(&TListIdentifier::new(TType::I32, fld_var.len() as i32))?;
+      for e in fld_var {
+        o_prot.write_i32(*e)?;
+      }
+      o_prot.write_list_end()?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// EmbedRequest
+//
+
+/// Give `texts` or `tokens`, at least one and at most 2048 of them.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EmbedRequest {
+  pub base: Option<base::Base>,
+  pub model: Option<String>,
+  /// Absent: the version that serves now.
+  pub version: Option<String>,
+  /// The texts, none of them empty. One that has more tokens than the model takes is a TooLarge that names the text and both
+  /// numbers; the model's begin and end tokens count. Nothing is cut unless `truncate` says so.
+  pub texts: Option<Vec<String>>,
+  /// Texts that the caller has made tokens of with the model's own tokenizer; begin and end are added here.
+  pub tokens: Option<Vec<TokenIds>>,
+  /// Scale each vector to length 1, so that the dot product of two of them is their cosine. Absent: as the model's makers
+  /// say, which for nearly every model is true.
+  pub normalise: Option<bool>,
+  /// Keep only so many of the first numbers of each vector; it is normalised after that. Only models that were trained for it
+  /// lose little by it. 1 to what the model gives. Absent: all.
+  pub dimensions: Option<i32>,
+  /// Cut a text that is too long at its end instead of refusing it. Absent: false.
+  pub truncate: Option<bool>,
+}
+
+impl EmbedRequest {
+  pub fn new<F1, F2, F3, F4, F5, F6, F7, F8>(base: F1, model: F2, version: F3, texts: F4, tokens: F5, normalise: F6, dimensions: F7, truncate: F8) -> EmbedRequest where F1: Into<Option<base::Base>>, F2: Into<Option<String>>, F3: Into<Option<String>>, F4: Into<Option<Vec<String>>>, F5: Into<Option<Vec<TokenIds>>>, F6: Into<Option<bool>>, F7: Into<Option<i32>>, F8: Into<Option<bool>> {
+    EmbedRequest {
+      base: base.into(),
+      model: model.into(),
+      version: version.into(),
+      texts: texts.into(),
+      tokens: tokens.into(),
+      normalise: normalise.into(),
+      dimensions: dimensions.into(),
+      truncate: truncate.into(),
+    }
+  }
+}
+
+impl TSerializable for EmbedRequest {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<EmbedRequest> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<base::Base> = None;
+    let mut f_2: Option<String> = None;
+    let mut f_3: Option<String> = None;
+    let mut f_4: Option<Vec<String>> = None;
+    let mut f_5: Option<Vec<TokenIds>> = None;
+    let mut f_6: Option<bool> = None;
+    let mut f_7: Option<i32> = None;
+    let mut f_8: Option<bool> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = base::Base::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = i_prot.read_string()?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let val = i_prot.read_string()?;
+          f_3 = Some(val);
+        },
+        4 => {
+          let list_ident = i_prot.read_list_begin()?;
+          let mut val: Vec<String> = Vec::with_capacity(thrift::protocol::prealloc_size(list_ident.size));
+          for _ in 0..list_ident.size {
+            let list_elem_17 = i_prot.read_string()?;
+            val.push(list_elem_17);
+          }
+          i_prot.read_list_end()?;
+          f_4 = Some(val);
+        },
+        5 => {
+          let list_ident = i_prot.read_list_begin()?;
+          let mut val: Vec<TokenIds> = Vec::with_capacity(thrift::protocol::prealloc_size(list_ident.size));
+          for _ in 0..list_ident.size {
+            let list_elem_18 = TokenIds::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_18);
+          }
+          i_prot.read_list_end()?;
+          f_5 = Some(val);
+        },
+        6 => {
+          let val = i_prot.read_bool()?;
+          f_6 = Some(val);
+        },
+        7 => {
+          let val = i_prot.read_i32()?;
+          f_7 = Some(val);
+        },
+        8 => {
+          let val = i_prot.read_bool()?;
+          f_8 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = EmbedRequest {
+      base: f_1,
+      model: f_2,
+      version: f_3,
+      texts: f_4,
+      tokens: f_5,
+      normalise: f_6,
+      dimensions: f_7,
+      truncate: f_8,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = ::wire::structure();
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(ref fld_var) = self.base {
+      o_prot.write_field_begin(&::wire::field(TType::Struct, 1))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.model {
+      o_prot.write_field_begin(&::wire::field(TType::String, 2))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.version {
+      o_prot.write_field_begin(&::wire::field(TType::String, 3))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.texts {
+      o_prot.write_field_begin(&::wire::field(TType::List, 4))?;
+      o_prot.write_list_begin(&TListIdentifier::new(TType::String, fld_var.len() as i32))?;
+      for e in fld_var {
+        o_prot.write_string(e)?;
+      }
+      o_prot.write_list_end()?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.tokens {
+      o_prot.write_field_begin(&::wire::field(TType::List, 5))?;
+      o_prot.write_list_begin(&TListIdentifier::new(TType::Struct, fld_var.len() as i32))?;
+      for e in fld_var {
+        e.write_to_out_protocol(o_prot)?;
+      }
+      o_prot.write_list_end()?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.normalise {
+      o_prot.write_field_begin(&::wire::field(TType::Bool, 6))?;
+      o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.dimensions {
+      o_prot.write_field_begin(&::wire::field(TType::I32, 7))?;
+      o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.truncate {
+      o_prot.write_field_begin(&::wire::field(TType::Bool, 8))?;
+      o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// EmbedReply
+//
+
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EmbedReply {
+  /// The vectors one after the other in the order of the request: 32-bit floats, little-endian, without gaps, so exactly
+  /// (number of texts) x dimensions x 4 bytes. One binary and not list<double>: half the bytes, and no call for each number in
+  /// any language, where 2048 vectors have most of a million numbers. numpy reads it as
+  /// `frombuffer(vectors, "<f4").reshape(-1, dimensions)`.
+  pub vectors: Option<::bytes::Bytes>,
+  /// The numbers in each vector.
+  pub dimensions: Option<i32>,
+  /// How many tokens each text had, the model's begin and end tokens included, after cutting.
+  pub token_counts: Option<Vec<i32>>,
+  pub model: Option<String>,
+  pub version: Option<String>,
+  /// batch_rows are texts here.
+  pub timing: Option<Timing>,
+  pub request_id: Option<String>,
+}
+
+impl EmbedReply {
+  pub fn new<F1, F2, F3, F4, F5, F6, F7>(vectors: F1, dimensions: F2, token_counts: F3, model: F4, version: F5, timing: F6, request_id: F7) -> EmbedReply where F1: Into<Option<::bytes::Bytes>>, F2: Into<Option<i32>>, F3: Into<Option<Vec<i32>>>, F4: Into<Option<String>>, F5: Into<Option<String>>, F6: Into<Option<Timing>>, F7: Into<Option<String>> {
+    EmbedReply {
+      vectors: vectors.into(),
+      dimensions: dimensions.into(),
+      token_counts: token_counts.into(),
+      model: model.into(),
+      version: version.into(),
+      timing: timing.into(),
+      request_id: request_id.into(),
+    }
+  }
+}
+
+impl TSerializable for EmbedReply {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<EmbedReply> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<::bytes::Bytes> = None;
+    let mut f_2: Option<i32> = None;
+    let mut f_3: Option<Vec<i32>> = None;
+    let mut f_4: Option<String> = None;
+    let mut f_5: Option<String> = None;
+    let mut f_6: Option<Timing> = None;
+    let mut f_7: Option<String> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = ::wire::read_blob(i_prot)?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = i_prot.read_i32()?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let list_ident = i_prot.read_list_begin()?;
+          let mut val: Vec<i32> = Vec::with_capacity(thrift::protocol::prealloc_size(list_ident.size));
+          for _ in 0..list_ident.size {
+            let list_elem_19 = i_prot.read_i32()?;
+            val.push(list_elem_19);
+          }
+          i_prot.read_list_end()?;
+          f_3 = Some(val);
+        },
+        4 => {
+          let val = i_prot.read_string()?;
+          f_4 = Some(val);
+        },
+        5 => {
+          let val = i_prot.read_string()?;
+          f_5 = Some(val);
+        },
+        6 => {
+          let val = Timing::read_from_in_protocol(i_prot)?;
+          f_6 = Some(val);
+        },
+        7 => {
+          let val = i_prot.read_string()?;
+          f_7 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = EmbedReply {
+      vectors: f_1,
+      dimensions: f_2,
+      token_counts: f_3,
+      model: f_4,
+      version: f_5,
+      timing: f_6,
+      request_id: f_7,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = ::wire::structure();
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(ref fld_var) = self.vectors {
+      o_prot.write_field_begin(&::wire::field(TType::String, 1))?;
+      ::wire::write_blob(o_prot, fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.dimensions {
+      o_prot.write_field_begin(&::wire::field(TType::I32, 2))?;
+      o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.token_counts {
+      o_prot.write_field_begin(&::wire::field(TType::List, 3))?;
+      o_prot.write_list_begin(&TListIdentifier::new(TType::I32, fld_var.len() as i32))?;
+      for e in fld_var {
+        o_prot.write_i32(*e)?;
+      }
+      o_prot.write_list_end()?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.model {
+      o_prot.write_field_begin(&::wire::field(TType::String, 4))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.version {
+      o_prot.write_field_begin(&::wire::field(TType::String, 5))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.timing {
+      o_prot.write_field_begin(&::wire::field(TType::Struct, 6))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.request_id {
+      o_prot.write_field_begin(&::wire::field(TType::String, 7))?;
       o_prot.write_string(fld_var)?;
       o_prot.write_field_end()?
     }
