@@ -1,9 +1,10 @@
 //! How many tokens a second a model gives to so many answers at once, without any server around it.
 //!
-//! tokens_per_second FOLDER STREAMS TOKENS [THREADS]
+//! tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread]]
 //!
-//! FOLDER is a model in Hugging Face's layout. Every stream gets the same prompt of 64 tokens and gives TOKENS greedy ones. Prints one
-//! line of JSON; `decode_per_second` counts from the moment when all streams have their first token.
+//! FOLDER is a model in Hugging Face's layout. Every stream gets the same prompt of 64 tokens and gives TOKENS greedy ones; with
+//! `spread` the lengths lie evenly between TOKENS and a share of it, in no order, so that streams leave holes. Prints one line of
+//! JSON; `decode_per_second` counts from the moment when all streams have their first token.
 
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -14,11 +15,14 @@ use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOpt
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [folder, streams, tokens, rest @ ..] = words.as_slice() else {
-        eprintln!("tokens_per_second FOLDER STREAMS TOKENS [THREADS]");
+        eprintln!("tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread]]");
         std::process::exit(2);
     };
     let number = |text: &String| text.parse::<usize>().expect("a count is a number");
     let (streams, tokens) = (number(streams), number(tokens));
+    let spread = rest.get(1).is_some_and(|word| word == "spread");
+    // 7 has no factor in common with 16, 8 or 4: each stream gets another share.
+    let length = |stream: usize| if spread { (tokens * (stream * 7 % streams + 1)).div_ceil(streams) } else { tokens };
     let runtime = Runtime::load(&LibraryChoice::Search).unwrap_or_else(|error| panic!("{error}"));
     let options = SessionOptions {
         wish: DeviceWish::Cpu,
@@ -36,7 +40,7 @@ fn main() {
             let send = send.clone();
             let request = Request {
                 prompt: (0..64).map(|at| 1000 + (at * 37) % 500).collect(),
-                max_tokens: tokens,
+                max_tokens: length(stream),
                 sampling: Sampling { temperature: 0.0, ..Sampling::default() },
                 stops: Vec::new(),
                 format: Format::Text,

@@ -2,8 +2,8 @@
 //!
 //! Why one thread: each step of the network serves all answers at once, so there is nothing to run beside it; between two steps
 //! answers join and leave.
-//! A turn is: take what came, give slots to those who wait, one piece of the oldest prompt that is not in yet, one step for all
-//! answers. A long prompt therefore holds up the others by one piece at a time.
+//! A turn is: take what came, give slots to those who wait, one piece of the oldest prompt that is not in yet, one step for the
+//! row of slots from the first to the last that has an answer; an answer moves into a hole of that row when that pays. A long prompt therefore holds up the others by one piece at a time.
 //! Promises: every request that was taken gets exactly one [`Event::Finished`] or [`Event::Failed`], unless its
 //! [`Ticket`] is dropped or its sink says that nobody listens; its tokens do not depend on who else is there.
 
@@ -20,6 +20,14 @@ use crate::request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 use crate::sampling::{Chosen, Sampler};
 use crate::slots::Slots;
 use crate::text::Text;
+
+/// An idle slot in the row costs a step more than copying so many tokens of the cache from slot to slot. Moving by this rule made
+/// 16 answers whose lengths lie evenly between 6 and 96 tokens quicker by a quarter (examples/tokens_per_second, `spread`, f32,
+/// one thread).
+const COPIED_FOR_A_ROW: usize = 64;
+
+/// So many steps an answer is thought to go on at least, unless it may not: long ones and short ones are like that.
+const STEPS_AHEAD: usize = 32;
 
 /// Bounds of a generator.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +70,8 @@ pub struct Load {
     pub cached_tokens: u64,
     /// Tokens generated, end tokens among them.
     pub generated_tokens: u64,
+    /// Answers that were moved to another slot.
+    pub moves: u64,
 }
 
 #[derive(Default)]
@@ -71,6 +81,7 @@ struct Shared {
     prompt: AtomicU64,
     cached: AtomicU64,
     generated: AtomicU64,
+    moves: AtomicU64,
 }
 
 struct Arrived {
@@ -169,6 +180,7 @@ impl Generator {
             prompt_tokens: self.shared.prompt.load(Ordering::Relaxed),
             cached_tokens: self.shared.cached.load(Ordering::Relaxed),
             generated_tokens: self.shared.generated.load(Ordering::Relaxed),
+            moves: self.shared.moves.load(Ordering::Relaxed),
         }
     }
 
@@ -229,6 +241,7 @@ impl Turns {
             self.let_go();
             self.admit();
             self.put_in();
+            self.close_up();
             self.step();
             self.shared.busy.store(self.slots.busy(), Ordering::Release);
         }
@@ -320,6 +333,25 @@ impl Turns {
             }
             Err(error) => self.fail(at, &error),
         }
+    }
+
+    /// Moves one answer into a hole when that pays: an idle slot in the row costs in every step about as much as copying
+    /// [`COPIED_FOR_A_ROW`] tokens does.
+    fn close_up(&mut self) {
+        let Some(gap) = self.slots.gap() else { return };
+        let Some(answer) = self.answers.iter_mut().find(|answer| answer.slot == gap.from) else { return };
+        let steps = (answer.request.max_tokens - answer.generated).min(STEPS_AHEAD);
+        let copied = gap.held + gap.kept.map_or(0, |(_, held)| held);
+        if copied > gap.saved * steps * COPIED_FOR_A_ROW {
+            return;
+        }
+        if let Some((slot, held)) = gap.kept {
+            self.decoder.copy(gap.to, slot, held);
+        }
+        self.decoder.copy(gap.from, gap.to, gap.held);
+        self.slots.moved(&gap);
+        answer.slot = gap.to;
+        self.shared.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One token for every answer whose prompt is in.

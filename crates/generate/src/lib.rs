@@ -17,7 +17,7 @@ pub use format::{Format, SCHEMA_BYTES};
 pub use generator::{Generator, Limits, Load, Ticket, Tokens};
 pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
 pub use sampling::{Chosen, Sampler, Sampling};
-pub use slots::{Owner, Place, Slots};
+pub use slots::{Move, Owner, Place, Slots};
 pub use template::{Message, Template};
 pub use text::{Text, Told};
 pub use vocabulary::{FolderError, Vocabulary};

@@ -32,6 +32,21 @@ pub struct Place {
     pub copy_from: Option<usize>,
 }
 
+/// A busy conversation that goes to another slot, so that those in use lie closer together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Where it is.
+    pub from: usize,
+    /// Where it goes.
+    pub to: usize,
+    /// So many tokens are copied.
+    pub held: usize,
+    /// What the new slot holds is worth keeping: it goes to this slot first, so many tokens.
+    pub kept: Option<(usize, usize)>,
+    /// The row of slots in use is shorter by so many afterwards.
+    pub saved: usize,
+}
+
 /// All slots of a cache.
 #[derive(Debug)]
 pub struct Slots {
@@ -107,6 +122,30 @@ impl Slots {
         let slot = &mut self.slots[slot];
         slot.busy = false;
         slot.used = self.clock;
+    }
+
+    /// The move that makes the row from the first to the last slot in use shortest: of its first or its last into a hole. `None`
+    /// when there is no hole.
+    #[must_use]
+    pub fn gap(&self) -> Option<Move> {
+        let busy: Vec<usize> = (0..self.slots.len()).filter(|slot| self.slots[*slot].busy).collect();
+        let (first, last) = (*busy.first()?, *busy.last()?);
+        let is_hole = |slot: &usize| !self.slots[*slot].busy;
+        let down = (first..last).find(is_hole).map(|to| (last, to, first..=to.max(busy[busy.len() - 2])));
+        let up = (first..last).rfind(is_hole).map(|to| (first, to, to.min(busy[1])..=last));
+        let (from, to, row) =
+            [down, up].into_iter().flatten().min_by_key(|(from, _, row)| (row.clone().count(), self.held(*from)))?;
+        let oldest = (0..self.slots.len()).filter(is_hole).min_by_key(|slot| self.slots[*slot].used)?;
+        let kept = (oldest != to && self.held(to) >= WORTH_A_COPY).then(|| (oldest, self.held(to)));
+        Some(Move { from, to, held: self.held(from), kept, saved: last + 1 - first - row.count() })
+    }
+
+    /// What was said by [`Slots::gap`] has been done to the cache.
+    pub fn moved(&mut self, done: &Move) {
+        if let Some((slot, _)) = done.kept {
+            self.slots[slot] = std::mem::take(&mut self.slots[done.to]);
+        }
+        self.slots[done.to] = std::mem::take(&mut self.slots[done.from]);
     }
 
     /// What a slot holds can no longer be trusted.
@@ -211,6 +250,54 @@ mod tests {
         assert_eq!(slots.enter(ME, &[900]), Some(at(1)));
         assert_eq!(slots.enter(ME, &[901]), Some(at(2)));
         assert_eq!(slots.enter(ME, &[902]), Some(at(0)));
+    }
+
+    /// Slots with so many tokens each, of which some are in use; the first is idle for longest.
+    fn row(held: &[u32], busy: &[usize]) -> Slots {
+        let mut slots = Slots::new(held.len());
+        for (slot, held) in held.iter().enumerate() {
+            let prompt = words(1000 * slot as u32, *held);
+            slots.enter(Owner(slot as u64), &prompt);
+            slots.extend(slot, &prompt);
+        }
+        (0..held.len()).filter(|slot| !busy.contains(slot)).for_each(|slot| slots.leave(slot));
+        slots
+    }
+
+    #[test]
+    fn one_end_of_the_row_goes_into_a_hole() {
+        let to = |from, to, held, saved| Some(Move { from, to, held, kept: None, saved });
+        for (held, busy, expected) in [
+            (&[5, 6, 7, 8][..], &[][..], None),
+            (&[5, 6, 7, 8], &[2], None),
+            (&[5, 6, 7, 8], &[1, 2], None),
+            (&[5, 6, 7, 8], &[0, 2, 3], to(0, 1, 5, 1)),
+            (&[8, 6, 7, 5], &[0, 1, 3], to(3, 2, 5, 1)),
+            (&[9, 8, 7, 6, 5, 4], &[0, 1, 5], to(5, 2, 4, 3)),
+            (&[4, 8, 7, 6, 5, 9], &[0, 4, 5], to(0, 3, 4, 3)),
+            (&[4, 8, 7, 6, 5, 9], &[0, 5], to(0, 4, 4, 4)),
+        ] {
+            assert_eq!(row(held, busy).gap(), expected, "{held:?}, {busy:?}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_hole_is_kept_and_the_oldest_goes() {
+        let mut slots = row(&[50, 60, 70, 80], &[1, 3]);
+        slots.leave(0);
+        let again = slots.enter(Owner(0), &words(0, 60)).expect("free");
+        slots.leave(again.slot);
+        // Slot 2 is idle for longer than slot 0.
+        let done = slots.gap().expect("a hole");
+        assert_eq!(done, Move { from: 1, to: 2, held: 60, kept: None, saved: 1 });
+        let mut slots = row(&[50, 60, 70, 80], &[1, 3]);
+        let done = slots.gap().expect("a hole");
+        assert_eq!(done, Move { from: 1, to: 2, held: 60, kept: Some((0, 70)), saved: 1 });
+        slots.moved(&done);
+        assert_eq!((slots.held(0), slots.held(1), slots.held(2), slots.busy()), (70, 0, 60, 2));
+        let longer: Vec<u32> = words(2000, 75);
+        let place = slots.enter(Owner(2), &longer).expect("free");
+        assert_eq!(place, Place { slot: 0, held: 70, copy_from: None }, "the old conversation goes on where it is now");
     }
 
     #[test]

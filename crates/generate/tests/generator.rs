@@ -97,6 +97,8 @@ fn answers_are_those_of_the_graph_alone_whoever_joins_and_leaves() {
                 assert_eq!(&got.tokens, answer, "{model}, {slots} slots, request {at}");
                 assert_eq!((got.finish, got.usage.completion, got.usage.cached), (Finish::Length, answer.len(), 0));
             }
+            // Of 16 slots most are empty at the end, and those in use in the way: moved answers are among those above.
+            assert!(generator.load().moves > 0 || slots < 16, "{model}, {slots} slots");
         }
     }
 }
