@@ -103,7 +103,18 @@ impl Template {
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(|state, value, method, words| match (value.as_str(), words) {
+            (Some(text), []) if method == "strip" => Ok(text.trim_matches(is_space).into()),
+            (Some(text), []) if method == "lstrip" => Ok(text.trim_start_matches(is_space).into()),
+            (Some(text), []) if method == "rstrip" => Ok(text.trim_end_matches(is_space).into()),
+            _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, words),
+        });
+        environment.add_filter("trim", |text: &str, of: Option<&str>| -> String {
+            match of {
+                Some(of) => text.trim_matches(|character| of.contains(character)).to_owned(),
+                None => text.trim_matches(is_space).to_owned(),
+            }
+        });
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -125,6 +136,11 @@ impl Template {
         };
         template.render(values).map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))
     }
+}
+
+/// What Python, in which templates are written, takes for space: the separators of ASCII as well.
+fn is_space(character: char) -> bool {
+    character.is_whitespace() || matches!(character, '\u{1c}'..='\u{1f}')
 }
 
 #[cfg(test)]

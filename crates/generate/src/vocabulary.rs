@@ -66,10 +66,12 @@ impl Vocabulary {
         tokenizer.with_padding(None);
         let bytes =
             ByteTokenizer::from_tokenizer(tokenizer.clone()).map_err(|error| content(error.to_string()))?.token_bytes();
-        let special = tokenizer.get_added_tokens_decoder();
-        let bytes = bytes.into_iter().enumerate().map(|(token, bytes)| {
-            let is_special = special.get(&(token as u32)).is_some_and(|added| added.special);
-            if is_special { Box::default() } else { bytes.into_boxed_slice() }
+        let added = tokenizer.get_added_tokens_decoder();
+        // An added token is its own text; the trie has it with a mark in front.
+        let bytes = bytes.into_iter().enumerate().map(|(token, bytes)| match added.get(&(token as u32)) {
+            Some(added) if added.special => Box::default(),
+            Some(added) => added.content.clone().into_bytes().into_boxed_slice(),
+            None => bytes.into_boxed_slice(),
         });
         let bytes = bytes.collect();
         let mut ends = BTreeSet::new();

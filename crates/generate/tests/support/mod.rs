@@ -39,3 +39,11 @@ pub(crate) fn decoder(model: &str, slots: usize) -> Decoder {
     let options = SessionOptions { wish: DeviceWish::Cpu, intra_threads: 2, ..SessionOptions::default() };
     Decoder::new(blueprint.session(&options).expect("loads"), slots, 256).expect("is a decoder")
 }
+
+/// The folder of the chat model that `models/import/run` makes.
+pub(crate) fn bundled() -> PathBuf {
+    let cache = runtime::cache_folder().expect("HOME is set");
+    let folder = cache.join("models/smollm2-135m-instruct");
+    assert!(folder.is_dir(), "{} is missing: run models/import/run", folder.display());
+    folder
+}
