@@ -9,7 +9,8 @@ use units::ModelName;
 
 use crate::error::StoreError;
 use crate::hugging_face;
-use crate::settings::Settings;
+use crate::sentence;
+use crate::settings::{Settings, Task};
 
 /// One version of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ pub fn read(path: &Path) -> Result<Option<ModelFolder>, StoreError> {
 }
 
 fn read_export(path: &Path) -> Result<(Settings, Vec<String>), StoreError> {
-    let text = |file: &str| {
+    let text = |file: &Path| {
         let path = path.join(file);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
@@ -152,15 +153,31 @@ fn read_export(path: &Path) -> Result<(Settings, Vec<String>), StoreError> {
             Err(error) => Err(StoreError::Read { path, error }),
         }
     };
+    let wrong = |reason| StoreError::Settings { path: path.to_owned(), reason };
+    if path.join(sentence::MODULES).is_file() {
+        let read = |file: &Path| {
+            // The files name folders, and may come from anywhere.
+            if !is_inside(file) {
+                return Err(format!("{}: `{}` leads out of the folder", sentence::MODULES, file.display()));
+            }
+            text(file).map_err(|error| error.to_string())
+        };
+        let embed = sentence::read(read).map_err(wrong)?;
+        return Ok((Settings { task: Task::Embed, embed, ..Settings::default() }, Vec::new()));
+    }
+    let text = |file: &str| text(Path::new(file));
     let (config, preprocessor) = (text(hugging_face::CONFIG)?.unwrap_or_default(), text(hugging_face::PREPROCESSOR)?);
     let has_tokenizer = path.join(hugging_face::TOKENIZER).is_file();
-    hugging_face::read(&config, preprocessor.as_deref(), has_tokenizer)
-        .map_err(|reason| StoreError::Settings { path: path.to_owned(), reason })
+    hugging_face::read(&config, preprocessor.as_deref(), has_tokenizer).map_err(wrong)
+}
+
+/// Whether a path stays below the folder that it is joined to.
+fn is_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn read_labels(folder: &Path, file: &Path, labels: &str) -> Result<Vec<String>, StoreError> {
-    let inside = Path::new(labels).components().all(|part| matches!(part, Component::Normal(_)));
-    if !inside {
+    if !is_inside(Path::new(labels)) {
         return Err(StoreError::Outside { path: file.to_owned(), key: "labels", value: labels.to_owned() });
     }
     let path = folder.join(labels);
@@ -275,6 +292,22 @@ mod tests {
         write(root.path(), "m/model.toml", "description = \"mine\"");
         let model = read(&root.path().join("m")).expect("reads").expect("is a model");
         assert_eq!(model.settings.description.as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn an_export_with_steps_makes_vectors_and_reads_no_file_outside_its_folder() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let steps = |path: &str| format!(r#"[{{"path": "{path}", "type": "sentence_transformers.models.Pooling"}}]"#);
+        write(root.path(), "m/onnx/model.onnx", "");
+        write(root.path(), "m/config.json", r#"{"architectures": ["BertModel"]}"#);
+        write(root.path(), "m/modules.json", &steps("1_Pooling"));
+        write(root.path(), "m/1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!((model.settings.task, model.settings.embed.pooling), (Task::Embed, crate::Pooling::Cls));
+        write(root.path(), "1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+        write(root.path(), "m/modules.json", &steps("../1_Pooling"));
+        let error = read(&root.path().join("m")).expect_err("it leads out").to_string();
+        assert!(error.contains("m: modules.json") && error.contains("../1_Pooling"), "{error}");
     }
 
     #[test]

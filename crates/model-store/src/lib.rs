@@ -2,7 +2,8 @@
 //!
 //! A model folder is `NAME/model.toml` with `NAME/<version>/model.onnx` beside it, versions being whole numbers, and the
 //! labels in a text file, one a line. A folder without `model.toml` is served as plain tensors, a Hugging Face export
-//! (`config.json`, `onnx/model.onnx`) by what its own files say: a picture classifier, a language model, or plain tensors.
+//! (`config.json`, `onnx/model.onnx`) by what its own files say: a picture classifier, a language model, a model
+//! of sentence vectors, or plain tensors.
 //! Promises: what is wrong is named with file, key, value and what is allowed; one bad folder never hides another; no file
 //! outside the folder is read.
 //!
@@ -10,7 +11,7 @@
 //!
 //! ```
 //! let settings = model_store::Settings::parse(r#"
-//! task = "classify"                # tensor is the default; embed, transform and chat are names for what is to come
+//! task = "classify"                # tensor is the default; chat; embed; transform is a name for what is to come
 //! description = "What it is"       # default: none
 //! licence = "Apache-2.0"           # default: none
 //! labels = "labels.txt"            # one class a line, in this folder; default: none
@@ -44,6 +45,12 @@
 //! presence_penalty = 0.0
 //! frequency_penalty = 0.0
 //!
+//! [embed]                          # how a text becomes a vector
+//! pooling = "mean"                 # of the tokens' vectors; or cls, the first one
+//! normalise = true                 # to length 1, when the request does not say
+//! max_tokens = 512                 # of one text
+//! ## output = "last_hidden_state"   # default: this one, or the first
+//!
 //! [limits]
 //! queue_rows = 4096                # rows that wait; more are refused
 //! deadline_ms = 10000              # of a request that names none
@@ -56,6 +63,7 @@
 //! "#)?;
 //! assert_eq!(settings.limits, model_store::Limits::default());
 //! assert_eq!(settings.chat, model_store::Chat::default());
+//! assert_eq!(settings.embed, model_store::Embed::default());
 //! assert_eq!(settings.batching, Some(model_store::Batching::default()));
 //! # Ok::<(), String>(())
 //! ```
@@ -63,12 +71,15 @@
 //! Not here: loading a model (`runtime`), serving it (`engine`).
 
 mod chat;
+mod embed;
 mod error;
 mod folder;
 mod hugging_face;
+mod sentence;
 mod settings;
 
 pub use chat::Chat;
+pub use embed::{Embed, Pooling};
 pub use error::StoreError;
 pub use folder::{ModelFolder, Rejected, Version, read, scan};
 pub use settings::{Activation, Batching, Limits, Output, Settings, Task};

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use vision::Recipe;
 
 use crate::chat::Chat;
+use crate::embed::Embed;
 
 /// What a model is for, and so by which method it is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -18,7 +19,7 @@ pub enum Task {
     Tensor,
     /// Pictures to labels.
     Classify,
-    /// Pictures or texts to vectors.
+    /// Texts to vectors.
     Embed,
     /// Pictures to pictures.
     Transform,
@@ -163,6 +164,8 @@ pub struct Settings {
     pub output: Output,
     /// How a language model is run.
     pub chat: Chat,
+    /// How an embedding model makes a vector of a text.
+    pub embed: Embed,
     /// What the model may take.
     pub limits: Limits,
     /// Options passed to the CUDA provider as they are.
@@ -184,6 +187,7 @@ impl Default for Settings {
             input: None,
             output: Output::default(),
             chat: Chat::default(),
+            embed: Embed::default(),
             limits: Limits::default(),
             provider: BTreeMap::new(),
         }
@@ -221,6 +225,7 @@ impl Settings {
         in_range("limits.warm_up_ms", self.limits.warm_up_ms, 1, 3_600_000)?;
         in_range("intra_threads", self.intra_threads(), 0, 256)?;
         self.chat.check()?;
+        self.embed.check()?;
         if let Some(instances) = self.instances {
             in_range("instances", instances, 1, 256)?;
         }
@@ -263,6 +268,8 @@ mod tests {
             ("task = \"classify\"", &["[input]"]),
             ("task = \"classify\"\n[input]\nwidth = 28\nheight = 28\nfit = \"squash\"", &["squash", "stretch"]),
             ("instances = -1", &["line 1"]),
+            ("[embed]\nmax_tokens = 2", &["`embed.max_tokens` is 2", "3 to 131072"]),
+            ("[embed]\npooling = \"max\"", &["line 2", "max", "cls"]),
             ("[chat]\ntop_p = 0", &["`chat.top_p` is 0", "above 0, to 1"]),
             ("[chat]\nrepetition_penalty = nan", &["`chat.repetition_penalty` is NaN", "above 0, to 100"]),
             ("[chat]\ntemperature = 2.5", &["`chat.temperature` is 2.5", "0 to 2"]),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model_store::{Batching, Limits, Settings, Task};
+use model_store::{Batching, Embed, Limits, Settings, Task};
 use vision::{Channels, Picture, Recipe, Scratch};
 
 /// The examples of the document, in order.
@@ -24,7 +24,7 @@ fn every_key_is_shown_and_none_that_is_not_there() {
     let all: toml::Table = examples().last().expect("examples").parse().expect("TOML");
     let keys = |table: &toml::Table| table.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(keys(&all), known(""));
-    for name in ["batching", "input", "output", "chat", "limits"] {
+    for name in ["batching", "input", "output", "chat", "embed", "limits"] {
         let table = all[name].as_table().expect("a table");
         let known = known(&format!("[{name}]\n"));
         assert_eq!(keys(table), known, "[{name}]");
@@ -45,6 +45,8 @@ fn the_values_shown_are_the_defaults() {
         (&default.device, Some(default.intra_threads()), default.warm_up)
     );
     assert_eq!((shown.output.activation, &shown.chat), (default.output.activation, &default.chat));
+    let embed = Embed { output: None, ..shown.embed.clone() };
+    assert_eq!((embed, shown.embed.output.as_deref()), (default.embed, Some("last_hidden_state")));
     // The optional keys of [input] are not there when left out, so what counts is the row that comes of it.
     let plain = "width = 224\nheight = 224\ncolor = \"gray\"\ninvert = \"auto\"\ntrim = \"auto\"";
     let plain = Settings::parse(&format!("[input]\n{plain}")).expect("reads").input.expect("is there");
@@ -101,14 +103,14 @@ fn the_ranges_shown_are_those_that_are_allowed() {
             assert_eq!(read.is_ok(), allowed, "{key} = {value}, shown is {comment}: {read:?}");
         }
     }
-    assert_eq!(ranges, 19);
+    assert_eq!(ranges, 20);
 }
 
 #[test]
 fn every_example_can_be_used_as_it_stands() {
     for example in examples() {
         let settings = Settings::parse(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
-        assert_eq!(settings.input.is_some(), settings.task != Task::Chat);
+        assert_eq!(settings.input.is_some(), !matches!(settings.task, Task::Chat | Task::Embed));
     }
-    assert_eq!(examples().len(), 3);
+    assert_eq!(examples().len(), 4);
 }
