@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// The pause: at most so late is a line.
-pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// So many bytes leave at once even while more is at hand: what a pipe takes in Linux.
 const FULL: usize = 64 << 10;

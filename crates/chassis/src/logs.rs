@@ -94,7 +94,7 @@ pub struct Logs {
 /// Begins to log to standard error.
 ///
 /// Lines are written by a thread of their own, so that a slow terminal or pipe never holds up a request; when 16,384 lines
-/// wait, further ones are dropped and counted. A line leaves at most 5 ms after it was made.
+/// wait, further ones are dropped and counted. A line leaves at most 20 ms after it was made.
 ///
 /// # Errors
 /// One sentence when the filter cannot be read.
