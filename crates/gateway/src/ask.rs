@@ -45,6 +45,12 @@ pub(crate) struct Told {
     pub(crate) model: Option<ModelName>,
     pub(crate) bytes_in: usize,
     pub(crate) rows: usize,
+    /// Tokens of the prompt, of these from a cache, and of the answer.
+    pub(crate) tokens_in: u32,
+    pub(crate) tokens_cached: u32,
+    pub(crate) tokens_out: u32,
+    /// From the request's head to the first token.
+    pub(crate) first_token: Option<Duration>,
     pub(crate) server: ServerTimes,
 }
 
@@ -76,14 +82,27 @@ impl Ask {
         }
     }
 
+    /// Who asks, as far as it is known.
+    pub(crate) fn caller(&self) -> String {
+        self.caller.map_or_else(String::new, |address| units::CallerId::anonymous(address).to_string())
+    }
+
     /// The deadline that the client asks for, or the default.
     ///
     /// # Errors
     /// InvalidInput when the header is no number of milliseconds.
     pub(crate) fn deadline(&self, request: &HttpRequest) -> Result<Deadline, Fault> {
+        self.deadline_or(request, self.process.settings.limits.deadline)
+    }
+
+    /// The same with a default of its own.
+    ///
+    /// # Errors
+    /// InvalidInput when the header is no number of milliseconds.
+    pub(crate) fn deadline_or(&self, request: &HttpRequest, default: Duration) -> Result<Deadline, Fault> {
         let limits = &self.process.settings.limits;
         let Some(value) = request.headers().get(TIMEOUT) else {
-            return Ok(Deadline::after(self.received, limits.deadline));
+            return Ok(Deadline::after(self.received, default));
         };
         let millis = value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|millis| *millis >= 0);
         let millis = millis.ok_or_else(|| {
@@ -92,7 +111,7 @@ impl Ask {
             Fault::invalid_input(format!("{TIMEOUT} is {text:?}, allowed is a whole number of milliseconds"))
                 .with_param(TIMEOUT)
         })?;
-        Ok(Deadline::from_millis(self.received, Some(millis), limits.deadline, limits.longest_deadline))
+        Ok(Deadline::from_millis(self.received, Some(millis), default, limits.longest_deadline))
     }
 
     /// Finishes the answer: headers, metrics, the log line.
@@ -106,31 +125,47 @@ impl Ask {
 
     /// As [`Ask::answer`], where the body of an error is made already.
     pub(crate) fn finish(&mut self, mut response: HttpResponse, problem: Option<&Problem>) -> HttpResponse {
-        self.answered = true;
-        let total = self.received.elapsed();
+        self.sign(&mut response);
+        let bytes_out = match response.body().size() {
+            BodySize::Sized(bytes) => bytes,
+            BodySize::None | BodySize::Stream => 0,
+        };
+        let status = response.status().as_u16();
+        self.record(status, status, problem, bytes_out);
+        response
+    }
+
+    /// The headers that every answer has.
+    pub(crate) fn sign(&self, response: &mut HttpResponse) {
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(self.request_id.as_str()) {
             headers.insert(REQUEST_ID, id);
         }
-        if let Ok(timing) = HeaderValue::from_str(&self.server_timing(total)) {
+        if let Ok(timing) = HeaderValue::from_str(&self.server_timing(self.received.elapsed())) {
             headers.insert(SERVER_TIMING, timing);
         }
         if self.process.draining.load(Ordering::Relaxed) {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        let status = response.status().as_u16();
-        self.process.metrics.answered(self.route, status, total.as_secs_f64());
+    }
+
+    /// The end of an answer whose head was sent before it was known how it would end.
+    pub(crate) fn end(&mut self, problem: Option<&Problem>, bytes_out: u64) {
+        self.record(200, problem.map_or(200, Problem::status), problem, bytes_out);
+    }
+
+    /// Metrics and the log line. `counted`: the status that says how it ended, where the client saw another one.
+    fn record(&mut self, status: u16, counted: u16, problem: Option<&Problem>, bytes_out: u64) {
+        self.answered = true;
+        let total = self.received.elapsed();
+        self.process.metrics.answered(self.route, counted, total.as_secs_f64());
+        self.process.metrics.told(&self.told);
         let quiet = matches!(self.route, Route::Health | Route::Asset) && status < 500;
         let all = self.process.settings.log.requests == Requests::All;
         let wanted = problem.is_some() || status >= 500 || (all && !quiet);
         if wanted {
-            let bytes_out = match response.body().size() {
-                BodySize::Sized(bytes) => bytes,
-                BodySize::None | BodySize::Stream => 0,
-            };
             self.log(status, problem.map_or("ok", Problem::code), problem.map(Problem::message), total, bytes_out);
         }
-        response
     }
 
     fn server_timing(&self, total: Duration) -> String {
@@ -169,6 +204,10 @@ impl Ask {
             total_ms = millis(total),
             rows = self.told.rows,
             batch_size = self.told.server.batch_rows,
+            tokens_in = (self.told.tokens_in > 0).then_some(self.told.tokens_in),
+            tokens_cached = (self.told.tokens_in > 0).then_some(self.told.tokens_cached),
+            tokens_out = (self.told.tokens_out > 0).then_some(self.told.tokens_out),
+            first_token_ms = self.told.first_token.map(millis),
             bytes_in = self.told.bytes_in,
             bytes_out,
             "request"
@@ -193,6 +232,7 @@ impl Drop for Ask {
         self.process.metrics.in_flight.dec();
         if !self.answered {
             self.process.metrics.left();
+            self.process.metrics.told(&self.told);
             self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed(), 0);
         }
     }

@@ -1,5 +1,7 @@
 //! The servers, as the gateway calls them.
 
+mod chat;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, M
 use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
 use units::{CallId, Deadline, RequestId};
 use wire::{FrameLimits, MessageKind, Protocol, encode_call};
+
+pub(crate) use self::chat::{ChatStream, StreamTimes};
 
 /// How long the list of models is believed.
 const MODELS_FRESH: Duration = Duration::from_secs(1);

@@ -241,7 +241,7 @@ pub(crate) async fn run(
 }
 
 /// A name that no model can have does not travel on: neither to a server nor, however long it is, into a log.
-fn checked(name: &str) -> Result<ModelName, Fault> {
+pub(crate) fn checked(name: &str) -> Result<ModelName, Fault> {
     ModelName::parse(name).map_err(|error| match error {
         NameError::Length(_) => Fault::invalid_input(error.to_string()).with_param("model"),
         NameError::Character(_) | NameError::Part(_) => Fault::model_not_found(name),

@@ -14,19 +14,33 @@ use crate::metrics::Route;
 use crate::pages;
 use crate::site::Site;
 
-/// Pictures to labels over HTTP.
+/// Pictures to labels and chats with language models over HTTP.
 ///
 /// Every answer carries `x-request-id`, which stands in the logs of all processes; every error has the form
 /// `{"error": {"message", "type", "param", "code", "request_id"}}`.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Outboard", license(name = "Apache-2.0")),
-    paths(crate::classify::post, crate::models::list, crate::models::one, crate::health::live, crate::health::ready,),
+    paths(
+        crate::classify::post,
+        crate::openai::chat,
+        crate::openai::completions,
+        crate::models::list,
+        crate::models::one,
+        crate::health::live,
+        crate::health::ready,
+    ),
     components(schemas(crate::classify::ClassifyManyAnswer))
 )]
 struct Api;
 
 static TEXT: LazyLock<String> = LazyLock::new(|| Api::openapi().to_json().expect("the description is plain data"));
+
+/// The description as JSON text.
+#[cfg(test)]
+pub(crate) fn text_of_all() -> &'static str {
+    &TEXT
+}
 
 /// `/openapi.json`.
 pub(crate) async fn openapi(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
@@ -129,7 +143,15 @@ mod tests {
     #[test]
     fn every_documented_path_is_described_with_its_errors() {
         let api: Value = serde_json::from_str(&TEXT).expect("JSON");
-        for path in ["/v1/classify", "/v1/models", "/v1/models/{model}", "/health/live", "/health/ready"] {
+        for path in [
+            "/v1/classify",
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/models",
+            "/v1/models/{model}",
+            "/health/live",
+            "/health/ready",
+        ] {
             assert!(api["paths"][path].is_object(), "{path}");
         }
         let classify = &api["paths"]["/v1/classify"]["post"];
@@ -139,6 +161,6 @@ mod tests {
         for status in ["200", "400", "404", "413", "415", "503", "504"] {
             assert!(classify["responses"][status].is_object(), "{status}");
         }
-        assert_eq!(operations(&api).len(), 5);
+        assert_eq!(operations(&api).len(), 7);
     }
 }

@@ -10,6 +10,7 @@ mod form;
 mod health;
 mod metrics;
 mod models;
+mod openai;
 mod pages;
 mod problem;
 mod query;
@@ -206,6 +207,8 @@ fn routes(config: &mut web::ServiceConfig) {
     config
         .service(pictures)
         .service(upload.default_service(only("GET, HEAD, POST")))
+        .service(web::resource("/v1/chat/completions").post(openai::chat).default_service(only("POST")))
+        .service(web::resource("/v1/completions").post(openai::completions).default_service(only("POST")))
         .service(web::resource("/v1/models").route(get().to(models::list)).default_service(read_only()))
         .service(web::resource("/v1/models/{model:.+}").route(get().to(models::one)).default_service(read_only()))
         .service(web::resource("/health/live").route(get().to(health::live)).default_service(read_only()))

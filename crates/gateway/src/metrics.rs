@@ -3,15 +3,19 @@
 use chassis::metrics::{Metrics, Seconds};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor as _};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::ask::Told;
 
 /// What clients ask for; the label of every metric of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub(crate) enum Route {
     Classify,
+    Chat,
+    Completions,
     Upload,
     Models,
     Page,
@@ -20,7 +24,7 @@ pub(crate) enum Route {
     Unknown,
 }
 
-const ROUTES: [&str; 7] = ["classify", "upload", "models", "page", "asset", "health", "unknown"];
+const ROUTES: [&str; 9] = ["classify", "chat", "completions", "upload", "models", "page", "asset", "health", "unknown"];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 impl Route {
@@ -45,6 +49,9 @@ pub(crate) struct GatewayMetrics {
     seconds: Vec<Histogram>,
     answers: Vec<Vec<Counter>>,
     left: Counter,
+    first_token: Histogram,
+    tokens_in: Counter,
+    tokens_out: Counter,
     pub(crate) in_flight: Gauge,
     pub(crate) body_bytes: Gauge,
 }
@@ -61,6 +68,9 @@ impl GatewayMetrics {
                 })
                 .to_vec(),
             left: Counter::default(),
+            first_token: Seconds.new_metric(),
+            tokens_in: Counter::default(),
+            tokens_out: Counter::default(),
             in_flight: Gauge::default(),
             body_bytes: Gauge::default(),
         };
@@ -69,6 +79,10 @@ impl GatewayMetrics {
             gateway.register("request_seconds", "From a request's head to its answer", seconds);
             gateway.register("answers", "Answers by route and class of status", answers);
             gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
+            let first = this.first_token.clone();
+            gateway.register("first_token_seconds", "From a request's head to the first token of its answer", first);
+            gateway.register("prompt_tokens", "Tokens that models have read", this.tokens_in.clone());
+            gateway.register("generated_tokens", "Tokens that models have written", this.tokens_out.clone());
             gateway.register("requests_in_flight", "Requests being worked on", this.in_flight.clone());
             gateway.register("body_bytes", "Bytes of bodies in memory", this.body_bytes.clone());
         });
@@ -79,6 +93,15 @@ impl GatewayMetrics {
         self.seconds[route as usize].observe(seconds);
         let class = usize::from(status / 100).clamp(2, 5) - 2;
         self.answers[route as usize][class].inc();
+    }
+
+    /// What an answer had besides its status.
+    pub(crate) fn told(&self, told: &Told) {
+        if let Some(first) = told.first_token {
+            self.first_token.observe(first.as_secs_f64());
+        }
+        self.tokens_in.inc_by(told.tokens_in.into());
+        self.tokens_out.inc_by(told.tokens_out.into());
     }
 
     pub(crate) fn left(&self) {

@@ -111,13 +111,26 @@ impl Problem {
 
     /// The error object.
     pub(crate) fn answer(&self, request_id: &str) -> HttpResponse {
+        self.with_body(request_id, |body| self.head().json(body))
+    }
+
+    /// The error object as the last event of a stream.
+    pub(crate) fn event(&self, request_id: &str, out: &mut Vec<u8>) {
+        self.with_body(request_id, |body| {
+            out.extend_from_slice(b"data: ");
+            serde_json::to_writer(&mut *out, body).expect("texts are always JSON");
+            out.extend_from_slice(b"\n\n");
+        });
+    }
+
+    fn with_body<T>(&self, request_id: &str, write: impl FnOnce(&ErrorBody<'_>) -> T) -> T {
         let (kind, param) = match self {
             Self::Fault(fault) => (fault.kind.row().openai_type, fault.param.as_deref()),
             Self::Method { .. } => ("invalid_request_error", None),
         };
         let message = self.message();
         let detail = ErrorDetail { message: &message, r#type: kind, param, code: self.code(), request_id };
-        self.head().json(ErrorBody { error: detail })
+        write(&ErrorBody { error: detail })
     }
 }
 

@@ -59,6 +59,17 @@ pub(crate) struct Limits {
     #[serde(with = "humantime_serde")]
     pub(crate) longest_deadline: Duration,
     pub(crate) pictures_per_call: usize,
+    /// The JSON body of a chat.
+    pub(crate) chat_body: Size,
+    /// A generated text that the client named no time for.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chat_deadline: Duration,
+    /// The first token of a streamed one.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chat_first_token: Duration,
+    /// A stream is silent for at most this long.
+    #[serde(with = "humantime_serde")]
+    pub(crate) chat_keep_alive: Duration,
 }
 
 impl Default for Settings {
@@ -81,6 +92,10 @@ impl Default for Settings {
                 deadline: Duration::from_secs(10),
                 longest_deadline: units::LONGEST,
                 pictures_per_call: 16,
+                chat_body: Size::mib(4),
+                chat_deadline: Duration::from_secs(120),
+                chat_first_token: Duration::from_secs(30),
+                chat_keep_alive: Duration::from_secs(10),
             },
             log: chassis::logs::Settings::default(),
         }
@@ -103,6 +118,8 @@ impl Settings {
             // One picture must fit one frame.
             ("limits.picture", picture, 1..=most_picture_bytes()),
             ("limits.json", json, 1..=1 << 30),
+            // It must fit one frame of the servers.
+            ("limits.chat_body", limits.chat_body.as_u64(), 1..=most_picture_bytes()),
             // Every body that is allowed must fit, or its sender would be told to try again for ever. JSON is there as it came,
             // as base64 without its escapes, and as pictures.
             ("limits.bodies", limits.bodies.as_u64(), picture.max(json.saturating_mul(11) / 4)..=1 << 44),
@@ -116,6 +133,10 @@ impl Settings {
             ("limits.body_time", limits.body_time, least..=day),
             ("limits.longest_deadline", limits.longest_deadline, least..=units::LONGEST),
             ("limits.deadline", limits.deadline, least..=limits.longest_deadline),
+            ("limits.chat_deadline", limits.chat_deadline, least..=limits.longest_deadline),
+            ("limits.chat_first_token", limits.chat_first_token, least..=limits.chat_deadline),
+            // The servers wait for no longer.
+            ("limits.chat_keep_alive", limits.chat_keep_alive, least..=Duration::from_secs(30)),
         ] {
             settings::within_time(key, value, allowed)?;
         }

@@ -80,8 +80,8 @@ pub(crate) fn classify(address: &str, model: &str, picture: &[u8]) -> Answer {
     ask(address, "POST", &format!("/v1/classify?model={model}"), &[("content-type", "image/png")], picture)
 }
 
-/// Reads one answer.
-pub(crate) fn read(stream: &mut TcpStream) -> Answer {
+/// Reads the head of an answer.
+pub(crate) fn read_head(stream: &mut TcpStream) -> Answer {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -97,7 +97,12 @@ pub(crate) fn read(stream: &mut TcpStream) -> Answer {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut answer = Answer { status, headers, body: Vec::new() };
+    Answer { status, headers, body: Vec::new() }
+}
+
+/// Reads one answer.
+pub(crate) fn read(stream: &mut TcpStream) -> Answer {
+    let mut answer = read_head(stream);
     if answer.header("transfer-encoding") == Some("chunked") {
         while let Some(chunk) = read_chunk(stream) {
             answer.body.extend_from_slice(&chunk);

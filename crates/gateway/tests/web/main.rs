@@ -4,4 +4,6 @@ mod client;
 mod gateway;
 mod http;
 mod nginx;
+mod openai;
 mod server;
+mod talker;

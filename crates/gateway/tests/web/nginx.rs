@@ -10,7 +10,9 @@ use tempfile::TempDir;
 
 use crate::client::{ask, classify, connect, get, read, read_chunk, request, wait_until};
 use crate::gateway::Gateway;
+use crate::openai::{Stream, one_by_one};
 use crate::server::FakeServer;
+use crate::talker::piece;
 
 struct Nginx {
     child: Child,
@@ -296,6 +298,30 @@ fn pieces_of_a_stream_arrive_one_by_one() {
     stream.write_all(b"7\r\ndata: 2\r\n0\r\n\r\n").expect("nginx reads");
     assert_eq!(read_chunk(&mut client).as_deref(), Some(b"data: 2".as_slice()));
     assert_eq!(read_chunk(&mut client), None);
+}
+
+#[test]
+fn words_of_a_chat_pass_nginx_one_by_one() {
+    let server = FakeServer::start();
+    let gateway = Gateway::start(&server.address.to_string(), &[]);
+    let nginx = Nginx::start(&gateway.address, &[]);
+    one_by_one(&server, &nginx.address);
+}
+
+#[test]
+fn a_reader_who_leaves_nginx_stops_the_stream() {
+    let server = FakeServer::start();
+    let gateway = Gateway::start(&server.address.to_string(), &[]);
+    let nginx = Nginx::start(&gateway.address, &[]);
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| Stream::open(&nginx.address, &[], "told"));
+        wait_until("the stream to begin", || (server.talker.streams().len() == 1).then_some(()));
+        server.talker.say(piece("one"));
+        let mut stream = open.join().expect("it opens");
+        assert_eq!(stream.text(), "one");
+    });
+    // The reader was dropped with its thread's scope.
+    wait_until("the stream to be stopped", || server.talker.streams()[0].stopped.then_some(()));
 }
 
 #[test]

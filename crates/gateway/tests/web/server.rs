@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use units::RequestId;
 use wire::Request;
 
+use crate::talker::Talker;
+
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
@@ -53,7 +55,7 @@ impl Drop for Unanswered<'_> {
 
 impl Seen {
     /// Resolves when this call is cancelled.
-    async fn cancelled(&self, call_id: &[u8]) {
+    pub(crate) async fn cancelled(&self, call_id: &[u8]) {
         loop {
             let next = self.cancel.notified();
             if self.cancelled.lock().expect("no panic").iter().any(|id| id == call_id) {
@@ -196,11 +198,12 @@ impl idl::Health for Behaviour {
     }
 }
 
-struct Thrift(Arc<Behaviour>);
+struct Thrift(Arc<Behaviour>, Arc<Talker>);
 
 impl Service for Thrift {
     fn call(&self, request: Request, call: CallContext) -> CallFuture {
         idl::dispatch_inference(&self.0, call, request)
+            .or_else(|request, call| idl::dispatch_chat(&self.1, call, request))
             .or_else(|request, call| idl::dispatch_health(&self.0, call, request))
             .or_unknown_method()
     }
@@ -215,6 +218,7 @@ impl Service for Thrift {
 pub(crate) struct FakeServer {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Seen>,
+    pub(crate) talker: Arc<Talker>,
     _runtime: Runtime,
 }
 
@@ -241,13 +245,14 @@ impl FakeServer {
         let seen = Arc::new(Seen::default());
         let server = runtime.block_on(Server::bind(address, ServerLimits::default())).expect("the address is free");
         let address = server.local_addr().expect("bound");
-        let service = Arc::new(Thrift(Arc::new(Behaviour(Arc::clone(&seen), status))));
+        let talker = Arc::new(Talker::new(Arc::clone(&seen)));
+        let service = Arc::new(Thrift(Arc::new(Behaviour(Arc::clone(&seen), status)), Arc::clone(&talker)));
         runtime.spawn(async move {
             // The handle must live as long as the server, or nobody could ever stop it.
             let (_handle, drain) = Drain::new(Drain::LIMIT);
             server.serve(service, drain).await;
         });
-        Self { address, seen, _runtime: runtime }
+        Self { address, seen, talker, _runtime: runtime }
     }
 
     /// Lets one held call go on.
@@ -257,6 +262,11 @@ impl FakeServer {
 
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.seen.arrived.lock().expect("no panic").clone()
+    }
+
+    /// Calls that were cancelled.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.seen.cancelled.lock().expect("no panic").len()
     }
 
     /// Held calls that ended without an answer.
