@@ -178,7 +178,7 @@ impl Model {
     }
 
     /// Counts what ended before the queue was reached.
-    fn note(&self, fault: &Fault) {
+    pub(crate) fn note(&self, fault: &Fault) {
         if fault.kind == fault::Kind::DeadlineExceeded {
             self.observer().event(Event::Expired);
         }

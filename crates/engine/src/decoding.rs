@@ -86,7 +86,7 @@ impl Budget {
         }
         let taken = Arc::clone(&self.units).acquire_many_owned(units);
         let taken = tokio::time::timeout_at(deadline.instant().into(), taken).await;
-        Ok(taken.map_err(|_| overdue())?.expect("the budget is never closed"))
+        Ok(taken.map_err(|_| overdue(DECODED))?.expect("the budget is never closed"))
     }
 }
 
@@ -137,21 +137,39 @@ impl Decoders {
         }
         let bytes = header.decoded_bytes(picture.wanted) + u64::from(preview_px) * u64::from(preview_px) * 3;
         let budget = self.pictures.take("decoding the picture", bytes, deadline).await?;
-        let slot = tokio::time::timeout_at(deadline.instant().into(), Arc::clone(&self.slots).acquire_owned()).await;
-        let slot = slot.map_err(|_| overdue())?.expect("the slots are never closed");
         let recipe = Arc::clone(recipe);
-        let task = tokio::task::spawn_blocking(move || {
-            // Held by the thread, not by the caller: a caller that leaves does not end the work.
-            let _held = (budget, slot);
+        let decoded = self.on_thread(DECODED, deadline, move || {
+            let _held = budget;
             decode(&picture, &recipe, preview_px, data, range)
         });
-        let decoded = task.await.map_err(|_| Fault::internal("the decoder panicked"))?;
-        if deadline.is_over(Instant::now()) { Err(overdue()) } else { decoded }
+        decoded.await?
+    }
+
+    /// Does work that takes longer than a moment on a thread of its own, in its turn. `what` is what was done when the deadline
+    /// passes.
+    pub(crate) async fn on_thread<R: Send + 'static>(
+        &self,
+        what: &'static str,
+        deadline: Deadline,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, Fault> {
+        let slot = tokio::time::timeout_at(deadline.instant().into(), Arc::clone(&self.slots).acquire_owned()).await;
+        let slot = slot.map_err(|_| overdue(what))?.expect("the slots are never closed");
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the thread, not by the caller: a caller that leaves does not end the work.
+            let _held = slot;
+            work()
+        });
+        let done = task.await.map_err(|_| Fault::internal("the decoder panicked"))?;
+        if deadline.is_over(Instant::now()) { Err(overdue(what)) } else { Ok(done) }
     }
 }
 
-fn overdue() -> Fault {
-    Fault::deadline_exceeded("the deadline passed while the picture was decoded or waited for its turn")
+/// What pictures are when their deadline passes.
+const DECODED: &str = "the picture was decoded";
+
+fn overdue(what: &str) -> Fault {
+    Fault::deadline_exceeded(format!("the deadline passed while {what} or waited for its turn"))
 }
 
 fn decode(

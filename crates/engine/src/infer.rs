@@ -51,7 +51,7 @@ impl Model {
         };
         match answer.outcome.map_err(|error| fault_of(error, self.name(), answer.run, answer.lonely))? {
             Outcome::Tensors(outputs) => Ok(Inferred { outputs, timing }),
-            Outcome::Best(_) => Err(Fault::internal("scores came back for tensors")),
+            Outcome::Best(_) | Outcome::Vectors(_) => Err(Fault::internal("something else came back for tensors")),
         }
     }
 

@@ -8,6 +8,7 @@ use runtime::{RunError, Tensor};
 use tokio::sync::oneshot;
 
 use crate::decoding::Held;
+use crate::embed::Finish;
 use crate::scores::Scored;
 
 /// What a worker is to run.
@@ -19,8 +20,20 @@ pub(crate) enum Work {
         /// The memory of `data`, counted until the run has ended, even when its caller has left.
         _room: Option<Held>,
     },
+    /// Tokens of texts, which may share a run with others.
+    Texts { texts: Vec<Vec<u32>>, finish: Finish },
     /// Named tensors, which run alone.
     Tensors { inputs: Vec<(String, Tensor)>, outputs: Vec<String> },
+}
+
+impl Work {
+    /// What its caller gave, in the caller's own count, `rows` being what it takes in the lane.
+    pub(crate) fn items(&self, rows: usize) -> usize {
+        match self {
+            Self::Texts { texts, .. } => texts.len(),
+            Self::Rows { .. } | Self::Tensors { .. } => rows,
+        }
+    }
 }
 
 /// The elements of rows.
@@ -64,6 +77,8 @@ pub(crate) enum Outcome {
     /// For each row its best classes; `None` for a row whose output is not a number.
     Best(Vec<Option<Vec<Scored>>>),
     Tensors(Vec<(String, Tensor)>),
+    /// One for each text.
+    Vectors(Vec<Vec<f32>>),
 }
 
 /// The answer, with where its time went.

@@ -41,6 +41,8 @@ pub(crate) struct Lane {
     pushed: Condvar,
     workers: usize,
     observer: Arc<dyn Observe>,
+    /// What its rows are, in messages.
+    unit: &'static str,
 }
 
 /// A batch that a worker has taken. Must be given back to [`Lane::done`].
@@ -53,7 +55,7 @@ pub(crate) struct Batch {
 }
 
 impl Lane {
-    pub(crate) fn new(limits: Limits, curve: Curve, observer: Arc<dyn Observe>) -> Self {
+    pub(crate) fn new(limits: Limits, curve: Curve, observer: Arc<dyn Observe>, unit: &'static str) -> Self {
         let inside = Inside {
             queue: Queue::new(limits, curve),
             running: HashMap::new(),
@@ -62,7 +64,7 @@ impl Lane {
             lost: None,
             closed: false,
         };
-        Self { inside: Mutex::new(inside), pushed: Condvar::new(), workers: limits.workers, observer }
+        Self { inside: Mutex::new(inside), pushed: Condvar::new(), workers: limits.workers, observer, unit }
     }
 
     /// Requests that wait, rows in runs, and the two by what the workers can do at once.
@@ -160,7 +162,7 @@ impl Lane {
         match refusal {
             Refusal::Full { waiting, limit, retry_after } => {
                 self.observer.event(Event::Full);
-                Fault::overloaded(format!("{waiting} rows wait already, the limit is {limit}"))
+                Fault::overloaded(format!("{waiting} {} wait already, the limit is {limit}", self.unit))
                     .with_retry_after(retry_after)
             }
             Refusal::TooLate { wait, run, left } => {
@@ -235,8 +237,8 @@ impl Lane {
         }
     }
 
-    /// The run of a batch has ended, however. `learn` when its time says what such a run costs.
-    pub(crate) fn done(&self, tickets: &[Ticket], rows: usize, took: Duration, learn: bool) {
+    /// The run of a batch has ended, however; callers gave it `items`. `learn` when its time says what such a run costs.
+    pub(crate) fn done(&self, tickets: &[Ticket], rows: usize, items: usize, took: Duration, learn: bool) {
         let mut inside = self.inside.lock();
         for ticket in tickets {
             inside.running.remove(ticket);
@@ -246,7 +248,7 @@ impl Lane {
             inside.queue.observe(rows, took);
         }
         drop(inside);
-        self.observer.rows(rows);
+        self.observer.rows(items);
         self.observer.phase(Phase::Run, took);
     }
 
@@ -306,7 +308,7 @@ mod tests {
 
     fn lane(curve: Curve) -> Arc<Lane> {
         let limits = Limits { queue_rows: 4, max_rows: 4, max_wait: Duration::ZERO, workers: 1 };
-        Arc::new(Lane::new(limits, curve, Arc::new(Silent)))
+        Arc::new(Lane::new(limits, curve, Arc::new(Silent), "rows"))
     }
 
     fn work() -> Work {
@@ -319,7 +321,7 @@ mod tests {
 
     fn answer(lane: &Lane, batch: Batch) {
         let tickets: Vec<Ticket> = batch.entries.iter().map(|entry| entry.ticket).collect();
-        lane.done(&tickets, batch.rows, Duration::ZERO, false);
+        lane.done(&tickets, batch.rows, batch.rows, Duration::ZERO, false);
         for entry in batch.entries {
             let outcome = Ok(Outcome::Tensors(Vec::new()));
             let batch_rows = batch.rows;

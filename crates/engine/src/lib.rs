@@ -1,7 +1,8 @@
 //! This crate knows how to serve models, from load to drain.
 //!
 //! A request goes: [`Model::classify`] or [`Model::infer`] -> picture decoded under a budget (`decoding`) -> queue
-//! (`scheduler`) -> a worker thread that owns a session (`worker`) -> answer. Dropping the future withdraws the request
+//! (`scheduler`) -> a worker thread that owns a session (`worker`) -> answer; or [`Model::chat`] -> tokens -> the one thread of
+//! the model's generator (`generate`) -> [`Answers`]. Dropping the future withdraws the request
 //! wherever it is; when all callers of a run have gone, the run is stopped.
 //!
 //! Promises: a model is ready only after real runs of every batch size; work past its deadline never reaches the device,
@@ -10,8 +11,10 @@
 //! Not here: Thrift and HTTP (`server`, `gateway`), the choice of batch sizes (`scheduler`).
 
 mod buffers;
+mod chat;
 mod classify;
 mod decoding;
+mod embed;
 mod engine;
 mod infer;
 mod job;
@@ -25,8 +28,11 @@ mod state;
 mod warm_up;
 mod worker;
 
+pub use chat::{Answers, Ask, Finish, Format, Input, MOST_ANSWERS, Message, Said, Slots, Token, Wishes};
 pub use classify::{Classification, Classified, ClassifyOptions};
+pub use embed::{EmbedOptions, Embedded, Texts};
 pub use engine::{Engine, Health, ModelHealth, Status};
+pub use generate::{Load as ChatLoad, Timing as ChatTiming, Usage};
 pub use infer::Inferred;
 pub use model::{Description, Model};
 pub use model_store::Task;

@@ -12,6 +12,8 @@ use scheduler::{Curve, Limits};
 use tracing::{info, warn};
 
 use crate::buffers::Buffers;
+use crate::chat::{self, LoadFailure};
+use crate::embed;
 use crate::lane::Lane;
 use crate::model::{Model, Serving};
 use crate::state::State;
@@ -86,9 +88,37 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         }
         error => format!("the first run failed: {error}"),
     };
+    if model.task() == Task::Chat {
+        let speaker = chat::load(model, first, &watch.stop).map_err(|failure| match failure {
+            LoadFailure::Reason(reason) => reason,
+            LoadFailure::Run(error) => failed(error),
+        })?;
+        return model.speaker.set(Arc::new(speaker)).map_err(|_| "the model was loaded twice".to_owned());
+    }
     let on_cpu = first.chosen().device == Device::Cpu;
     let budget = if on_cpu { MEASURE_CPU } else { MEASURE_GPU };
     let clock = if on_cpu && settings.intra_threads() == 1 { Clock::Thread } else { Clock::Wall };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
+    if model.task() == Task::Embed {
+        let loaded = embed::load(model, &mut first, budget, clock, &watch.stop).map_err(|failure| match failure {
+            embed::LoadFailure::Reason(reason) => reason,
+            embed::LoadFailure::Run(error) => failed(error),
+        })?;
+        let embed::Loaded { embedder, form, curve, most_texts, most_pieces } = loaded;
+        let shape = Shape {
+            rows: None,
+            joins: form.joins,
+            max_rows: most_texts,
+            run_rows: most_pieces,
+            curve: Curve::new(curve),
+            classes: None,
+            wide: None,
+            form_of_texts: Some(form),
+        };
+        model.embedder.set(embedder).map_err(|_| "the model was loaded twice".to_owned())?;
+        return staff(model, &blueprint, &options, first, workers, shape, busy);
+    }
     let form = form_of(model, &first)?;
     if settings.warm_up && form.is_none() {
         let hint = |reason| format!("{reason} (a model that cannot run on zeros needs `warm_up = false`)");
@@ -114,8 +144,6 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels) {
         return Err(format!("the model gives {classes} scores, there are {labels} labels"));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
     let curve = Curve::new(measured.iter().flat_map(|measured| measured.curve.iter().copied()));
     let wide = match &form {
         Some(form) if settings.intra_threads() == 1 && cores > 1 => {
@@ -123,18 +151,49 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         }
         _ => None,
     };
+    let shape = Shape { rows: form, joins, max_rows, run_rows: max_rows, curve, classes, wide, form_of_texts: None };
+    staff(model, &blueprint, &options, first, workers, shape, busy)
+}
+
+/// What first runs have found out about a model that has a lane.
+struct Shape {
+    rows: Option<Rows>,
+    joins: bool,
+    /// Most rows of an answer's run, as callers count them.
+    max_rows: usize,
+    /// The same as the lane counts them.
+    run_rows: usize,
+    curve: Curve,
+    classes: Option<usize>,
+    wide: Option<Session>,
+    form_of_texts: Option<embed::Form>,
+}
+
+/// Opens the lane and starts the workers.
+fn staff(
+    model: &Model,
+    blueprint: &Blueprint,
+    options: &SessionOptions,
+    first: Session,
+    workers: usize,
+    shape: Shape,
+    busy: &Arc<AtomicUsize>,
+) -> Result<(), String> {
+    let Shape { rows, joins, max_rows, run_rows, curve, classes, wide, form_of_texts } = shape;
+    let settings = &model.folder.settings;
     let limits = Limits {
         queue_rows: settings.limits.queue_rows,
-        max_rows,
-        max_wait: Duration::from_millis(batching.max_wait_ms),
+        max_rows: run_rows,
+        max_wait: Duration::from_millis(settings.batching.as_ref().map_or(0, |batching| batching.max_wait_ms)),
         workers,
     };
     // As many as can be filled and run at the same time.
     let buffers = Arc::new(Buffers::new(2 * workers + model.settings().decode_threads));
-    let lane = Arc::new(Lane::new(limits, curve, Arc::clone(model.observer())));
+    let unit = if form_of_texts.is_some() { embed::UNIT } else { "rows" };
+    let lane = Arc::new(Lane::new(limits, curve, Arc::clone(model.observer()), unit));
     let serving = Serving {
         lane: Arc::clone(&lane),
-        rows: form.clone(),
+        rows: rows.clone(),
         joins,
         max_rows,
         inputs: first.inputs().to_vec(),
@@ -147,7 +206,8 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     };
     let crew = Arc::new(Crew {
         lane,
-        rows: form,
+        rows,
+        texts: form_of_texts,
         buffers,
         output_bytes: model.settings().output_bytes,
         wide: wide.map(Mutex::new),
@@ -156,7 +216,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     });
     let mut sessions = vec![first];
     for _ in 1..workers {
-        sessions.push(blueprint.session(&options).map_err(|error| error.to_string())?);
+        sessions.push(blueprint.session(options).map_err(|error| error.to_string())?);
     }
     for (number, session) in sessions.into_iter().enumerate() {
         let crew = Arc::clone(&crew);

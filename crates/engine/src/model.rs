@@ -11,8 +11,11 @@ use tokio::sync::Notify;
 use units::ModelName;
 use vision::Recipe;
 
+use crate::ChatLoad;
 use crate::buffers::Buffers;
+use crate::chat::{Slots, Speaker};
 use crate::decoding::Decoders;
+use crate::embed::Embedder;
 use crate::lane::Lane;
 use crate::observe::Observe;
 use crate::settings::Settings;
@@ -83,6 +86,8 @@ pub struct Description {
     pub workers: usize,
     /// Measured time of a run by rows, once warm.
     pub curve: Vec<(usize, Duration)>,
+    /// How the cache of a chat model is cut, once loaded.
+    pub slots: Option<Slots>,
 }
 
 /// A model that is served, or that will be, or that failed to be.
@@ -94,6 +99,10 @@ pub struct Model {
     held: RwLock<Held>,
     changed: Notify,
     pub(crate) serving: OnceLock<Serving>,
+    /// The inside of a chat model, which has no lane.
+    pub(crate) speaker: OnceLock<Arc<Speaker>>,
+    /// What an embedding model has besides.
+    pub(crate) embedder: OnceLock<Embedder>,
     settings: Arc<Settings>,
     decoders: Arc<Decoders>,
     observer: Arc<dyn Observe>,
@@ -118,6 +127,8 @@ impl Model {
             held,
             changed: Notify::new(),
             serving: OnceLock::new(),
+            speaker: OnceLock::new(),
+            embedder: OnceLock::new(),
             settings,
             decoders,
             observer,
@@ -199,22 +210,45 @@ impl Model {
         self.held.read().since
     }
 
-    /// Requests that wait, rows that run, and both by what the workers can do at once.
+    /// Requests that wait, rows that run (slots in use of a chat model), and both by what can be done at once.
     #[must_use]
     pub fn load(&self) -> (usize, usize, f64) {
+        if let Some(load) = self.chat_load() {
+            return (load.waiting, load.busy, (load.waiting + load.busy) as f64 / load.slots.max(1) as f64);
+        }
         self.serving.get().map_or((0, 0, 0.0), |serving| serving.lane.load())
+    }
+
+    /// What a chat model has in hand and what it has done, once loaded.
+    #[must_use]
+    pub fn chat_load(&self) -> Option<ChatLoad> {
+        self.speaker.get().map(|speaker| speaker.load())
     }
 
     /// What is broken so that only a restart helps, and since when: a worker that hangs in a run that was told to stop, or that died.
     #[must_use]
     pub fn trouble(&self) -> Option<(&'static str, Instant)> {
-        self.serving.get().and_then(|serving| serving.lane.trouble(self.settings.wedged_after))
+        let lane = self.serving.get().and_then(|serving| serving.lane.trouble(self.settings.wedged_after));
+        lane.or_else(|| self.speaker.get().and_then(|speaker| speaker.trouble()))
     }
 
     /// What it is.
     #[must_use]
     pub fn describe(&self) -> Description {
         let serving = self.serving.get();
+        if let Some(speaker) = self.speaker.get() {
+            return Description {
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                chosen: Some(speaker.chosen.clone()),
+                placement: speaker.placement.clone(),
+                max_rows: speaker.slots.count,
+                classes: None,
+                workers: 1,
+                curve: Vec::new(),
+                slots: Some(speaker.slots),
+            };
+        }
         Description {
             inputs: serving.map(|one| one.inputs.clone()).unwrap_or_default(),
             outputs: serving.map(|one| one.outputs.clone()).unwrap_or_default(),
@@ -224,6 +258,7 @@ impl Model {
             classes: serving.and_then(|one| one.classes).or((!self.labels().is_empty()).then_some(self.labels().len())),
             workers: serving.map_or(0, |one| one.workers),
             curve: serving.map(|one| one.lane.curve()).unwrap_or_default(),
+            slots: None,
         }
     }
 
@@ -266,15 +301,36 @@ impl Model {
         &self.observer
     }
 
-    /// The inside, when the model takes work.
+    /// The inside, when the model takes work by rows and tensors.
     pub(crate) fn serving(&self) -> Result<&Serving, Fault> {
-        let held = self.held.read();
-        match (&held.state, self.serving.get()) {
-            (State::Ready, Some(serving)) => Ok(serving),
-            (State::Failed(reason), _) => {
+        if self.task() == Task::Chat {
+            return Err(self.wrong_task("infer and classify"));
+        }
+        self.answering()?;
+        self.serving.get().ok_or_else(|| Fault::internal("a model is ready and has no inside"))
+    }
+
+    /// The call is for models of another task.
+    pub(crate) fn wrong_task(&self, call: &str) -> Fault {
+        let task = match self.task() {
+            Task::Tensor => "tensor",
+            Task::Classify => "classify",
+            Task::Embed => "embed",
+            Task::Transform => "transform",
+            Task::Chat => "chat",
+        };
+        let name = self.name();
+        Fault::invalid_input(format!("model `{name}` is for {task}, it does not serve {call}")).with_param("model")
+    }
+
+    /// Whether it takes work now.
+    pub(crate) fn answering(&self) -> Result<(), Fault> {
+        match &self.held.read().state {
+            State::Ready => Ok(()),
+            State::Failed(reason) => {
                 Err(Fault::unavailable(format!("model `{}` failed to load: {reason}", self.name())).with_param("model"))
             }
-            (state, _) => Err(Fault::unavailable(format!("model `{}` is {state}", self.name()))
+            state => Err(Fault::unavailable(format!("model `{}` is {state}", self.name()))
                 .with_param("model")
                 .with_retry_after(Duration::from_secs(1))),
         }

@@ -13,6 +13,12 @@ pub enum Phase {
     Queue,
     /// On the device.
     Run,
+    /// A conversation to tokens.
+    Tokenize,
+    /// The tokens of a prompt into a slot, up to the first of the answer.
+    Prefill,
+    /// From the first token of an answer to the last.
+    Generate,
     /// Writing the answer down: told by whoever serves the engine.
     Encode,
 }
@@ -36,6 +42,8 @@ pub enum Event {
 pub trait Observe: Send + Sync + 'static {
     /// A stretch was passed.
     fn phase(&self, phase: Phase, took: Duration);
+    /// The first token of a chat's answers came so long after its request.
+    fn first_token(&self, took: Duration);
     /// A run had so many rows.
     fn rows(&self, rows: usize);
     /// Something happened.
@@ -47,6 +55,7 @@ pub struct Silent;
 
 impl Observe for Silent {
     fn phase(&self, _: Phase, _: Duration) {}
+    fn first_token(&self, _: Duration) {}
     fn rows(&self, _: usize) {}
     fn event(&self, _: Event) {}
 }

@@ -25,12 +25,16 @@ pub struct Settings {
     pub pictures: vision::Limits,
     /// Pictures in one call.
     pub pictures_per_call: usize,
+    /// Texts in one call of `embed`.
+    pub texts_per_call: usize,
     /// Labels in one answer.
     pub top_k: usize,
     /// Longest edge of a preview in pixels.
     pub preview_px: u32,
     /// Bytes of all outputs in one answer of `infer`: what the frame limit of the clients leaves for them.
     pub output_bytes: u64,
+    /// A chat whose first token has not come within this is given up.
+    pub first_token: Duration,
     /// A run that does not end within this after it was told to stop has wedged its worker: longer than any one node takes.
     pub wedged_after: Duration,
 }
@@ -47,9 +51,11 @@ impl Default for Settings {
             decoded_bytes: 1 << 30,
             pictures: vision::Limits::default(),
             pictures_per_call: 16,
+            texts_per_call: 2048,
             top_k: 100,
             preview_px: 1024,
             output_bytes: 16_000_000,
+            first_token: Duration::from_secs(30),
             wedged_after: Duration::from_secs(30),
         }
     }

@@ -12,6 +12,7 @@ use scheduler::Entry;
 
 use crate::buffers::Buffers;
 use crate::decoding::Decoders;
+use crate::embed::Form;
 use crate::job::{Answer, Floats, Job, Outcome, Want, Work};
 use crate::lane::{Batch, Lane};
 use crate::scores;
@@ -33,6 +34,8 @@ pub(crate) struct Crew {
     pub(crate) lane: Arc<Lane>,
     /// Present when the model takes rows of floats.
     pub(crate) rows: Option<Rows>,
+    /// Present when it takes texts.
+    pub(crate) texts: Option<Form>,
     pub(crate) buffers: Arc<Buffers>,
     /// Most bytes of the outputs of one answer.
     pub(crate) output_bytes: u64,
@@ -84,6 +87,10 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
         Work::Tensors { inputs, outputs } => {
             run_tensors(chosen, inputs, outputs, &running.stop).map(|one| vec![Ok(one)])
         }
+        Work::Texts { .. } => match &crew.texts {
+            Some(form) => run_texts(chosen, form, &entries, &running.stop),
+            None => Err(RunError::Failed("the model takes no texts".to_owned())),
+        },
         Work::Rows { .. } => match &crew.rows {
             Some(form) => run_rows(chosen, form, crew.output_bytes, &entries, rows, gathered, &running.stop),
             None => Err(RunError::Failed("the model takes no rows".to_owned())),
@@ -93,9 +100,10 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     let ran = ran.unwrap_or_else(|_| Err(RunError::Failed("the run panicked".to_owned())));
     let tickets: Vec<_> = entries.iter().map(|entry| entry.ticket).collect();
     // The curve is that of rows in the narrow session; tensors of any size count as one row and say nothing about it.
-    let of_rows = matches!(entries[0].payload.work, Work::Rows { .. });
+    let of_rows = !matches!(entries[0].payload.work, Work::Tensors { .. });
+    let items = entries.iter().map(|entry| entry.payload.work.items(entry.rows)).sum();
     // Before the answers leave: whoever has one must find the books in order.
-    crew.lane.done(&tickets, rows, took, ran.is_ok() && narrow && of_rows);
+    crew.lane.done(&tickets, rows, items, took, ran.is_ok() && narrow && of_rows);
     let lonely = alone && entries.len() == 1;
     let mut outcomes = match ran {
         Ok(outcomes) => outcomes,
@@ -104,7 +112,7 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     .into_iter();
     for entry in entries {
         let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
-        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: rows, lonely };
+        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: items, lonely };
         let Job { work, reply } = entry.payload;
         if let Work::Rows { data: Floats::Made(data), .. } = work {
             crew.buffers.give(data);
@@ -125,6 +133,28 @@ fn run_tensors(
     session.run(&inputs, &outputs, stop).map(Outcome::Tensors)
 }
 
+/// Runs the texts of all entries. The errors are as in [`run_rows`].
+fn run_texts(
+    session: &mut Session,
+    form: &Form,
+    entries: &[Entry<Job>],
+    stop: &Stop,
+) -> Result<Vec<Result<Outcome, RunError>>, RunError> {
+    let parts = entries.iter().filter_map(|entry| match &entry.payload.work {
+        Work::Texts { texts, finish } => Some((texts, finish)),
+        Work::Rows { .. } | Work::Tensors { .. } => None,
+    });
+    let all: Vec<&[u32]> = parts.clone().flat_map(|(texts, _)| texts.iter().map(Vec::as_slice)).collect();
+    let mut vectors = form.run(session, &all, stop)?.into_iter();
+    let finished = parts.map(|(texts, finish)| {
+        let mut own: Vec<Vec<f32>> = vectors.by_ref().take(texts.len()).collect();
+        let numbers = own.iter_mut().all(|vector| finish.apply(vector).is_some());
+        let failed = || RunError::Failed("gave vectors that are no numbers".to_owned());
+        if numbers { Ok(Outcome::Vectors(own)) } else { Err(failed()) }
+    });
+    Ok(finished.collect())
+}
+
 /// Runs the rows of all entries at once. The outer error is the run's, which is everybody's; the inner ones are a caller's own.
 fn run_rows(
     session: &mut Session,
@@ -137,7 +167,7 @@ fn run_rows(
 ) -> Result<Vec<Result<Outcome, RunError>>, RunError> {
     let parts = entries.iter().filter_map(|entry| match &entry.payload.work {
         Work::Rows { data, want, .. } => Some((data, want, entry.rows)),
-        Work::Tensors { .. } => None,
+        Work::Tensors { .. } | Work::Texts { .. } => None,
     });
     // A single request runs from where it lies, if that is possible.
     let in_place = match entries {

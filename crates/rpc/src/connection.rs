@@ -374,11 +374,15 @@ where
                 return Step::End(End::Polite);
             }
         };
-        if let Some(why) = self.refusal(request.kind) {
+        if let Some(why) = self.refusal(&request) {
             self.refuse(&request, why, charge);
             return Step::Idle;
         }
         self.peer.protocol.get_or_init(|| request.protocol);
+        if self.draining && self.busy.is_none() {
+            // It was let in, so its answer is to arrive.
+            self.busy = Some(shared.busy.token());
+        }
 
         let context =
             CallContext { peer: Arc::clone(&self.peer), received: now.into_std(), read, frame_bytes: payload.len() };
@@ -410,11 +414,11 @@ where
         Step::Idle
     }
 
-    fn refusal(&self, kind: MessageKind) -> Option<Refusal> {
+    fn refusal(&self, request: &Request) -> Option<Refusal> {
         let limits = &self.shared.limits;
         // Who is told to stop still wants to hear which of its calls are given up.
-        let concerns_old_calls = kind == MessageKind::Oneway && self.calls.is_awaited();
-        if self.draining && !concerns_old_calls {
+        let concerns_old_calls = request.kind == MessageKind::Oneway && self.calls.is_awaited();
+        if self.draining && !concerns_old_calls && !self.shared.service.continues(request) {
             Some(Refusal::Draining)
         } else if self.starved {
             Some(Refusal::BytesInFlight { limit: self.shared.budget.total() })

@@ -1,8 +1,9 @@
 //! Stopping without breaking calls.
 //!
 //! Promises: from [`DrainHandle::start`] on new calls are refused, on old connections and on new ones, which are still
-//! accepted so that everybody can ask how the server is; calls in flight finish and their answers are delivered. When
-//! none of them is left, or the limit has passed and the rest was cut, nobody is accepted any more, what is still
+//! accepted so that everybody can ask how the server is; calls in flight finish and their answers are delivered. Work that
+//! is more than one call holds the end back as well ([`Drain::hold`]), and its calls are let in ([`crate::Service::continues`]).
+//! When none of them is left, or the limit has passed and the rest was cut, nobody is accepted any more, what is still
 //! connected is closed, and [`DrainHandle::drained`] resolves. What came after the start never prolongs it.
 
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct DrainHandle {
 pub struct Drain {
     start: CancellationToken,
     servers: TaskTracker,
+    /// Work that outlives its calls.
+    work: TaskTracker,
     limit: Duration,
 }
 
@@ -34,7 +37,8 @@ impl Drain {
     #[must_use]
     pub fn new(limit: Duration) -> (DrainHandle, Self) {
         let handle = DrainHandle { start: CancellationToken::new(), servers: TaskTracker::new() };
-        let drain = Self { start: handle.start.clone(), servers: handle.servers.clone(), limit };
+        let drain =
+            Self { start: handle.start.clone(), servers: handle.servers.clone(), work: TaskTracker::new(), limit };
         (handle, drain)
     }
 
@@ -45,6 +49,17 @@ impl Drain {
     /// Counts as a running server until dropped.
     pub(crate) fn register(&self) -> TaskTrackerToken {
         self.servers.token()
+    }
+
+    /// Holds the end of the drain back until dropped, never longer than its limit: for work that goes on between calls.
+    pub fn hold(&self) -> TaskTrackerToken {
+        self.work.token()
+    }
+
+    /// Resolves when nothing is held any more; to be asked once the drain has started.
+    pub(crate) async fn let_go(&self) {
+        self.work.close();
+        self.work.wait().await;
     }
 
     pub(crate) fn is_started(&self) -> bool {

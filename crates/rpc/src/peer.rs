@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use units::CallerId;
 use wire::Protocol;
 
@@ -15,11 +16,22 @@ pub struct Peer {
     /// Number of the connection, unique in this process: tells two connections from one address apart.
     pub connection: u64,
     pub(crate) protocol: OnceLock<Protocol>,
+    closed: CancellationToken,
 }
 
 impl Peer {
     pub(crate) fn new(address: SocketAddr, connection: u64) -> Self {
-        Self { address, connection, protocol: OnceLock::new() }
+        Self { address, connection, protocol: OnceLock::new(), closed: CancellationToken::new() }
+    }
+
+    /// Tells [`Peer::closed`] when it is dropped.
+    pub(crate) fn closing(&self) -> DropGuard {
+        self.closed.clone().drop_guard()
+    }
+
+    /// Resolves when the connection is lost or closed: for work that goes on between its calls.
+    pub fn closed(&self) -> WaitForCancellationFutureOwned {
+        self.closed.clone().cancelled_owned()
     }
 
     /// The protocol of its first message; later ones may differ, a reply always uses its request's.

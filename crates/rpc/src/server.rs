@@ -118,8 +118,13 @@ impl<S> Shared<S> {
     /// Resolves when nothing is in flight any more that was there when the drain began, or when its time is over.
     async fn drained_in_time(&self) -> bool {
         self.drain.started().await;
-        self.busy.close();
-        tokio::time::timeout(self.drain.limit(), self.busy.wait()).await.is_ok()
+        let done = async {
+            // Before the connections: the last call of such work ends on one.
+            self.drain.let_go().await;
+            self.busy.close();
+            self.busy.wait().await;
+        };
+        tokio::time::timeout(self.drain.limit(), done).await.is_ok()
     }
 }
 
@@ -215,7 +220,12 @@ fn admit<S: Service>(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared
         tracing::debug!(%error, %address, "socket options not set");
     }
     let peer = Arc::new(Peer::new(address, NEXT.fetch_add(1, Relaxed)));
-    connections.spawn(Connection::new(stream, peer, Arc::clone(shared)).run());
+    let closed = peer.closing();
+    let connection = Connection::new(stream, peer, Arc::clone(shared));
+    connections.spawn(async move {
+        let _closed = closed;
+        connection.run().await;
+    });
 }
 
 /// Keeps a peer from filling the log: one line a minute for an address, and one for what concerns nobody in particular.

@@ -59,6 +59,13 @@ pub trait Service: Send + Sync + 'static {
     /// answered with an internal error. Replies to oneway calls are not sent.
     fn call(&self, request: Request, call: CallContext) -> CallFuture;
 
+    /// Whether a call goes on with work that was begun by an earlier one, so that a drain lets it in. It does not hold the end
+    /// back longer than its own answer takes.
+    fn continues(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
+
     /// Answers a call that may not start, at once; not asked for oneway calls. The arguments of a request refused for
     /// `BytesInFlight` may be cut off, so they are not to be decoded. While `Draining`, a service may still answer for
     /// itself here (health).

@@ -106,7 +106,7 @@ pub(crate) struct Happened {
     pub(crate) noted: Vec<Bytes>,
 }
 
-/// `echo` answers at once, `hold` when [`Notes::open`] lets it, `swell` then, too, with as many bytes as `left_ms` says,
+/// `echo` answers at once, `more` as well and also in a drain, `hold` when [`Notes::open`] lets it, `swell` then, too, with as many bytes as `left_ms` says,
 /// `fail` with the exception, `panic` and `panic_late` not at all, `noted` is oneway, `health` is answered in a drain.
 pub(crate) struct Notes {
     happened: watch::Sender<Happened>,
@@ -176,7 +176,7 @@ impl Service for Notes {
         };
         let mut watched = Watched { notes: self.happened.clone(), finished: false };
         match request.method.as_str() {
-            "echo" => Box::pin(async move {
+            "echo" | "more" => Box::pin(async move {
                 watched.finish();
                 Some(request.reply(&note))
             }),
@@ -217,6 +217,10 @@ impl Service for Notes {
                 Box::pin(async move { Some(reply) })
             }
         }
+    }
+
+    fn continues(&self, request: &Request) -> bool {
+        request.method.as_str() == "more"
     }
 
     fn refuse(&self, request: &Request, why: Refusal) -> Instead {

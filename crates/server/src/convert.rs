@@ -7,7 +7,7 @@ use idl::inference as wire_types;
 use idl::inference::{DataType, ModelInfo, ModelState, Placement, Task};
 use runtime::{DType, Data, Dim, Tensor, TensorSpec};
 
-fn micros(time: std::time::Duration) -> Option<i64> {
+pub(crate) fn micros(time: std::time::Duration) -> Option<i64> {
     Some(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 

@@ -1,6 +1,7 @@
 //! `outboard-server`: ONNX models behind framed Thrift.
 
 mod calls;
+mod chat;
 mod convert;
 mod methods;
 mod metrics;
@@ -17,6 +18,7 @@ use runtime::Runtime;
 use tracing::info;
 
 use crate::calls::Calls;
+use crate::chat::{Chats, Streams};
 use crate::methods::Methods;
 use crate::metrics::{ModelLabels, ServerMetrics};
 use crate::service::Services;
@@ -127,17 +129,20 @@ async fn serve(
     let engine = engine::Engine::start(engine, library, |name| ours.model(name) as Arc<dyn engine::Observe>)?;
     let admin = chassis::admin::start(settings.admin, pages(&metrics, &ours, &engine)).await?;
     info!(%address, %admin, models = engine.models().len(), "listening");
+    let (handle, drain) = rpc::Drain::new(settings.drain);
+    let instance = uuid::Uuid::new_v4().simple().to_string();
+    let streams = Streams::new(instance.clone(), settings.streams(), drain.clone(), ours.streams.clone());
     let methods = Methods {
         engine: Arc::clone(&engine),
         metrics: Arc::clone(&ours),
         calls: Calls::default(),
+        chats: Chats { streams: streams.clone(), deadline: settings.chat.deadline },
         requests: settings.log.requests,
         longest: settings.limits.longest_deadline,
         top_k: settings.limits.top_k,
         preview_px: settings.limits.preview_px,
-        instance: uuid::Uuid::new_v4().simple().to_string(),
+        instance,
     };
-    let (handle, drain) = rpc::Drain::new(settings.drain);
     let service = Arc::new(Services(Arc::new(methods)));
     let mut serving = tokio::spawn(server.observed_by(ours).serve(service, drain));
     tokio::select! {
@@ -147,6 +152,11 @@ async fn serve(
     }
     engine.drain();
     handle.start();
+    // Never waited for: a drain that ends earlier ends the process.
+    tokio::spawn(async move {
+        tokio::time::sleep(chat::before_the_end(settings.drain)).await;
+        streams.cut_all();
+    });
     handle.drained().await;
     serving.await.map_err(|error| format!("the listener ended: {error}"))?;
     engine.close();
@@ -159,14 +169,17 @@ fn pages(
     ours: &Arc<ServerMetrics>,
     engine: &Arc<engine::Engine>,
 ) -> chassis::admin::Pages {
-    let (waiting, running, loads) = (ours.waiting.clone(), ours.running.clone(), Arc::clone(engine));
+    let (ours, loads) = (Arc::clone(ours), Arc::clone(engine));
     // Read when the page is asked for: nothing is kept up to date on the way of a request.
     let before = move || {
         for model in loads.models() {
             let (queued, rows, _) = model.load();
             let labels = ModelLabels { model: model.name().to_string() };
-            waiting.get_or_create(&labels).set(queued as i64);
-            running.get_or_create(&labels).set(rows as i64);
+            ours.waiting.get_or_create(&labels).set(queued as i64);
+            ours.running.get_or_create(&labels).set(rows as i64);
+            if let Some(load) = model.chat_load() {
+                ours.chat(&labels, &load);
+            }
         }
     };
     let (ready, live) = (Arc::clone(engine), Arc::clone(engine));

@@ -18,9 +18,10 @@ use rpc::CallContext;
 use units::{CallId, Deadline, RequestId};
 
 use crate::calls::Calls;
+use crate::chat::Chats;
 use crate::convert;
 use crate::metrics::ServerMetrics;
-use crate::record::{About, Record, bounded};
+use crate::record::{About, Record, Spent, bounded};
 
 /// Labels that an answer has when the caller does not say how many.
 const TOP_K: i32 = 5;
@@ -62,11 +63,12 @@ pub(crate) struct Context {
     pub(crate) model: Arc<OnceLock<Arc<Model>>>,
 }
 
-/// The services `Inference` and `Health`.
+/// The services `Inference`, `Chat` and `Health`.
 pub(crate) struct Methods {
     pub(crate) engine: Arc<Engine>,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) calls: Calls,
+    pub(crate) chats: Chats,
     pub(crate) requests: Requests,
     pub(crate) longest: Duration,
     /// Most labels in an answer, and longest edge of a preview: the engine keeps them, the messages here name them.
@@ -77,14 +79,14 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    fn scope(&self, base: Option<&idl::base::Base>, call: &CallContext, default: Duration) -> CallScope {
+    pub(crate) fn scope(&self, base: Option<&idl::base::Base>, call: &CallContext, default: Duration) -> CallScope {
         let millis = base.and_then(|base| base.timeout_ms).map(i64::from);
         let deadline = Deadline::from_millis(call.received, millis, default, self.longest);
         CallScope { received: call.received, deadline }
     }
 
     /// Runs one call: gives it an id, lets it be cancelled, counts it, logs it, and makes its failure an exception.
-    async fn run<Q, R, W>(
+    pub(crate) async fn run<Q, R, S, W>(
         &self,
         method: &'static str,
         cx: Context,
@@ -94,7 +96,8 @@ impl Methods {
     ) -> Result<R, idl::fault::Fault>
     where
         Q: HasBase,
-        W: Future<Output = Result<(R, engine::Timing), Fault>>,
+        S: Into<Spent>,
+        W: Future<Output = Result<(R, S), Fault>>,
     {
         let base = request.base();
         let request_id = RequestId::keep_or_generate(base.and_then(|base| base.request_id.as_deref()));
@@ -111,8 +114,8 @@ impl Methods {
                 () = entry.cancelled() => Err(Fault::cancelled("the caller cancelled the call")),
             },
         };
-        let result = result.map_err(bounded);
-        record.end(&result);
+        let result = result.map(|(reply, spent)| (reply, spent.into())).map_err(bounded);
+        record.end(result.as_ref().map(|(_, spent)| spent));
         cx.finished.mark(cx.call.received);
         result.map(|(reply, _)| reply).map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
     }
@@ -127,7 +130,7 @@ impl Methods {
         })
     }
 
-    fn find(
+    pub(crate) fn find(
         &self,
         name: Option<&str>,
         version: Option<&str>,
@@ -213,7 +216,7 @@ impl idl::Inference for Methods {
         self.run("embed", cx, about, request, |request, _, _| async move {
             let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
             let message = format!("model `{}` does not embed texts", model.name());
-            Err(Fault::invalid_input(message).with_param("model"))
+            Err::<(_, engine::Timing), _>(Fault::invalid_input(message).with_param("model"))
         })
         .await
     }

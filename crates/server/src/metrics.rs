@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chassis::metrics::{Metrics, Seconds};
@@ -56,7 +56,8 @@ impl MetricConstructor<Histogram> for RowCounts {
 }
 
 /// Methods that are counted by name.
-pub(crate) const METHODS: [&str; 10] = ["check", "models", "infer", "classify", "embed", "cancel", "complete", "start", "next_pieces", "stop"];
+pub(crate) const METHODS: [&str; 10] =
+    ["check", "models", "infer", "classify", "embed", "cancel", "complete", "start", "next_pieces", "stop"];
 
 /// The name under which all others are counted.
 pub(crate) const OTHER: &str = "other";
@@ -69,10 +70,10 @@ pub(crate) struct ServerMetrics {
     pub(crate) waiting: Family<ModelLabels, Gauge>,
     pub(crate) running: Family<ModelLabels, Gauge>,
     first_token: Family<ModelLabels, Histogram, Seconds>,
-    pub(crate) slots: Family<ModelLabels, Gauge>,
-    pub(crate) prompt_tokens: Family<ModelLabels, Counter>,
-    pub(crate) cached_tokens: Family<ModelLabels, Counter>,
-    pub(crate) generated_tokens: Family<ModelLabels, Counter>,
+    slots: Family<ModelLabels, Gauge>,
+    prompt_tokens: Family<ModelLabels, Counter>,
+    cached_tokens: Family<ModelLabels, Counter>,
+    generated_tokens: Family<ModelLabels, Counter>,
     /// Streams that have not ended.
     pub(crate) streams: Gauge,
     calls: HashMap<(&'static str, &'static str), Counter>,
@@ -211,6 +212,19 @@ impl ServerMetrics {
             })
         });
         Arc::clone(handles)
+    }
+
+    /// What a chat model has in hand and has done.
+    pub(crate) fn chat(&self, labels: &ModelLabels, load: &engine::ChatLoad) {
+        self.slots.get_or_create(labels).set(load.slots as i64);
+        // Counted where it happens; here it is only shown.
+        for (counter, value) in [
+            (&self.prompt_tokens, load.prompt_tokens),
+            (&self.cached_tokens, load.cached_tokens),
+            (&self.generated_tokens, load.generated_tokens),
+        ] {
+            counter.get_or_create(labels).inner().store(value, Ordering::Relaxed);
+        }
     }
 
     /// A call has ended.

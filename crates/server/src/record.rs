@@ -5,7 +5,7 @@
 //! or checked, messages of faults are cut.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::logs::Requests;
 use fault::{Fault, Kind};
@@ -13,6 +13,7 @@ use rpc::CallContext;
 use tracing::info;
 use units::RequestId;
 
+use crate::chat::Talked;
 use crate::methods::Methods;
 
 /// Most bytes of a fault's message: those of ours have at most a few hundred, and what callers wrote stands in them.
@@ -31,6 +32,69 @@ impl About {
     pub(crate) fn new(model: Option<&str>, rows: usize) -> Self {
         Self { model: start_of(model.unwrap_or_default(), NAME).to_owned(), rows }
     }
+}
+
+/// What a call that went well has to tell.
+pub(crate) enum Spent {
+    /// Where its time went.
+    Run(engine::Timing),
+    /// What its chat came to.
+    Chat(Talked),
+    /// Nothing: its stream has a line of its own.
+    Elsewhere,
+}
+
+impl From<engine::Timing> for Spent {
+    fn from(timing: engine::Timing) -> Self {
+        Self::Run(timing)
+    }
+}
+
+/// Where a chat came from, for the one line that tells of it.
+pub(crate) struct Origin {
+    request_id: RequestId,
+    caller: String,
+    model: String,
+    bytes_in: usize,
+    requests: Requests,
+    pub(crate) received: Instant,
+}
+
+impl Origin {
+    pub(crate) fn new(call: &CallContext, request_id: RequestId, model: &str, requests: Requests) -> Self {
+        let (caller, model) = (call.peer.caller().to_string(), model.to_owned());
+        Self { request_id, caller, model, bytes_in: call.frame_bytes, requests, received: call.received }
+    }
+
+    /// A chat has ended.
+    pub(crate) fn tell(&self, kind: &'static str, fault: Option<&Fault>, talked: &Talked) {
+        if self.requests == Requests::Failures && fault.is_none() {
+            return;
+        }
+        info!(
+            request_id = self.request_id.as_str(),
+            caller = self.caller,
+            kind,
+            model = self.model,
+            outcome = fault.map_or("ok", Fault::code),
+            reason = fault.map(|fault| fault.message.as_ref()),
+            finish = talked.finish,
+            queue_ms = millis(talked.timing.queue),
+            prefill_ms = millis(talked.timing.prefill),
+            generate_ms = millis(talked.timing.decode),
+            first_token_ms = talked.first_token.map(millis),
+            total_ms = millis(self.received.elapsed()),
+            tokens_in = talked.usage.prompt,
+            tokens_cached = talked.usage.cached,
+            tokens_out = talked.usage.completion,
+            bytes_in = self.bytes_in,
+            "chat"
+        );
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A call that has not ended yet. Dropped without [`Record::end`] it was cut: its caller left, or its handler panicked.
@@ -54,10 +118,21 @@ impl<'a> Record<'a> {
         Self { methods, method, call, request_id, about, ended: false }
     }
 
-    pub(crate) fn end<R>(mut self, result: &Result<(R, engine::Timing), Fault>) {
+    /// The call has ended, and this is what came of it.
+    pub(crate) fn end(mut self, spent: Result<&Spent, &Fault>) {
         self.ended = true;
-        match result {
-            Ok((_, timing)) => self.tell(None, timing),
+        match spent {
+            Ok(Spent::Run(timing)) => self.tell(None, timing),
+            Ok(Spent::Chat(talked)) => {
+                self.methods.metrics.call(self.method, "ok");
+                let requests = self.methods.requests;
+                Origin::new(&self.call, self.request_id.clone(), &self.about.model, requests).tell(
+                    self.method,
+                    None,
+                    talked,
+                );
+            }
+            Ok(Spent::Elsewhere) => self.methods.metrics.call(self.method, "ok"),
             Err(fault) => self.tell(Some(fault), &engine::Timing::default()),
         }
     }
@@ -68,7 +143,6 @@ impl<'a> Record<'a> {
         if methods.requests == Requests::Failures && fault.is_none() {
             return;
         }
-        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         info!(
             request_id = self.request_id.as_str(),
             caller = %self.call.peer.caller(),

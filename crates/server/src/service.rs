@@ -25,6 +25,7 @@ impl Service for Services {
         let methods = &self.0;
         let called = METHODS.into_iter().find(|method| request.method.as_str() == *method);
         let dispatched = idl::dispatch_inference(methods, cx, request)
+            .or_else(|request, cx| idl::dispatch_chat(methods, cx, request))
             .or_else(|request, cx| idl::dispatch_health(methods, cx, request));
         let method = called.filter(|_| matches!(dispatched, Dispatched::Handled(_))).unwrap_or(OTHER);
         let handling = dispatched.or_unknown_method();
@@ -44,6 +45,10 @@ impl Service for Services {
             }
             reply
         })
+    }
+
+    fn continues(&self, request: &Request) -> bool {
+        matches!(request.method.as_str(), "next_pieces" | "stop")
     }
 
     fn refuse(&self, request: &Request, why: Refusal) -> Instead {

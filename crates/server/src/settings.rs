@@ -42,6 +42,7 @@ pub(crate) struct Settings {
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
+    pub(crate) chat: Chat,
     pub(crate) log: chassis::logs::Settings,
 }
 
@@ -75,6 +76,23 @@ pub(crate) struct Limits {
     /// A run that does not end within this after it was told to stop has wedged its worker.
     #[serde(with = "humantime_serde")]
     pub(crate) wedged_after: Duration,
+}
+
+/// How long chats and their streams may take.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Chat {
+    /// Of a chat that names no timeout.
+    #[serde(with = "humantime_serde")]
+    pub(crate) deadline: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) first_token: Duration,
+    /// A stream that nobody reads for so long is ended, and forgotten once it has ended.
+    #[serde(with = "humantime_serde")]
+    pub(crate) reader_gone: Duration,
+    /// What a stream may hold that its reader has not acknowledged.
+    pub(crate) kept: Size,
+    pub(crate) streams_per_caller: usize,
 }
 
 impl Default for Settings {
@@ -112,6 +130,13 @@ impl Default for Settings {
                 longest_deadline: units::LONGEST,
                 wedged_after: engine.wedged_after,
             },
+            chat: Chat {
+                deadline: Duration::from_secs(120),
+                first_token: engine.first_token,
+                reader_gone: Duration::from_secs(15),
+                kept: Size::bytes(256 << 10),
+                streams_per_caller: 64,
+            },
             log: chassis::logs::Settings::default(),
         }
     }
@@ -143,6 +168,9 @@ impl Settings {
             ("limits.top_k", limits.top_k as u64, 1..=1_000_000),
             ("limits.preview_px", u64::from(limits.preview_px), 0..=16_384),
             ("limits.decoded", limits.decoded.as_u64(), 1..=1 << 44),
+            // Less than one token's log-probabilities need would end every such stream; more fits no frame.
+            ("chat.kept", self.chat.kept.as_u64(), 4_096..=8 << 20),
+            ("chat.streams_per_caller", self.chat.streams_per_caller as u64, 1..=1_000_000),
             ("limits.decode_threads", limits.decode_threads as u64, 0..=1_024),
         ] {
             settings::within(key, value, allowed)?;
@@ -153,6 +181,9 @@ impl Settings {
             ("limits.idle", limits.idle, Duration::from_millis(1)),
             ("limits.write_stall", limits.write_stall, Duration::from_millis(1)),
             ("limits.wedged_after", limits.wedged_after, Duration::from_millis(1)),
+            ("chat.deadline", self.chat.deadline, Duration::from_millis(1)),
+            ("chat.first_token", self.chat.first_token, Duration::from_millis(1)),
+            ("chat.reader_gone", self.chat.reader_gone, Duration::from_millis(1)),
         ] {
             settings::within_time(key, value, least..=DAY)?;
         }
@@ -189,6 +220,14 @@ impl Settings {
         }
     }
 
+    pub(crate) fn streams(&self) -> crate::chat::Limits {
+        crate::chat::Limits {
+            reader_gone: self.chat.reader_gone,
+            kept: self.chat.kept.as_u64() as usize,
+            per_caller: self.chat.streams_per_caller,
+        }
+    }
+
     /// # Errors
     /// One sentence that names the key and the value.
     pub(crate) fn engine(&self) -> Result<engine::Settings, String> {
@@ -214,6 +253,7 @@ impl Settings {
             top_k: self.limits.top_k,
             preview_px: self.limits.preview_px,
             output_bytes: self.limits.frame.as_u64().saturating_sub(REPLY_HEAD),
+            first_token: self.chat.first_token,
             wedged_after: self.limits.wedged_after,
         })
     }

@@ -29,10 +29,21 @@ pub(crate) fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/testdata").join(format!("{name}.onnx"))
 }
 
+/// A copy of a tiny language model in `place`, with this `model.toml`.
+pub(crate) fn chat_model(place: &Path, name: &str, toml: &str) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../generate/testdata").join(name);
+    fs::create_dir_all(place.join("onnx")).expect("a folder");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+        fs::copy(from.join(file), place.join(file)).expect("a copy");
+    }
+    fs::write(place.join("model.toml"), toml).expect("a file");
+}
+
 /// What an observer saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Phase(Phase),
+    FirstToken,
     Rows(usize),
     Event(Event),
 }
@@ -42,6 +53,10 @@ struct Ears(mpsc::UnboundedSender<Seen>);
 impl Observe for Ears {
     fn phase(&self, phase: Phase, _: Duration) {
         let _ = self.0.send(Seen::Phase(phase));
+    }
+
+    fn first_token(&self, _: Duration) {
+        let _ = self.0.send(Seen::FirstToken);
     }
 
     fn rows(&self, rows: usize) {
@@ -71,6 +86,11 @@ impl House {
             fs::write(place.join("model.toml"), toml).expect("a file");
             fs::write(place.join("labels.txt"), "bright\ndark\n").expect("a file");
         }
+        Self::in_folder(folder, change)
+    }
+
+    /// Every model of a folder.
+    pub(crate) fn in_folder(folder: TempDir, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings { folders: vec![folder.path().to_owned()], ..Settings::default() };
         change(&mut settings);
         Self::with(settings, folder)

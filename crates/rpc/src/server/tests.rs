@@ -85,6 +85,31 @@ async fn a_drained_server_has_answered_its_calls_and_no_longer_listens() {
 }
 
 #[tokio::test]
+async fn work_that_goes_on_between_calls_holds_a_drain_back_and_its_calls_are_let_in() {
+    let notes = Arc::new(Notes::default());
+    let (handle, drain) = Drain::new(Drain::LIMIT);
+    let work = drain.hold();
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let server = Server::bind(address, ServerLimits::default()).await.expect("a free port");
+    let address = server.local_addr().expect("it is bound");
+    let task = tokio::spawn(server.serve(Arc::clone(&notes), drain));
+    handle.start();
+    // Nothing is in flight, so only the work keeps the server.
+    let mut raw = Raw::connect(address).await;
+    for seqid in 1..=3 {
+        raw.call("more", seqid, "x").await;
+        assert_eq!(raw.reply().await, (seqid, "x".to_owned()));
+    }
+    raw.call("echo", 4, "y").await;
+    assert_eq!(raw.exception().await, (4, "draining".to_owned()));
+    drop(work);
+    assert_eq!(raw.frame().await, None);
+    drop(raw);
+    handle.drained().await;
+    task.await.expect("the server ends");
+}
+
+#[tokio::test]
 async fn a_drain_over_its_limit_cuts_what_still_runs() {
     let notes = Arc::new(Notes::default());
     let (handle, drain) = Drain::new(Duration::from_millis(50));

@@ -1,0 +1,217 @@
+//! Conversations: from messages or a prompt to the events of its answers.
+//!
+//! A request goes: [`Model::chat`] -> checks (`ask`) -> tokens, on a thread that may wait -> the model's generator, once for each
+//! answer that is wanted -> [`Answers`]. Dropping what is in hand withdraws it, wherever it is: its slots are free at the next step.
+//!
+//! Promises: what is out of its range is named with the range before anything is generated; an answer that was begun ends by
+//! itself, by its deadline or by being dropped; prefixes of one owner are never another's.
+//! Not here: choosing tokens, slots and steps (`generate`), streams that outlive a call (`server`).
+
+mod answers;
+mod ask;
+mod load;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use fault::Fault;
+use generate::{Generator, Owner, Refusal, Request, Sampling, Template, Vocabulary};
+use model_store::Task;
+use runtime::Chosen;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::unbounded_channel;
+use units::ModelName;
+
+pub use answers::{Answers, Finish, Said, Token};
+pub use ask::{Ask, Input, MOST_ANSWERS, Wishes};
+pub use generate::{Format, Message};
+pub(crate) use load::{LoadFailure, load};
+
+use crate::model::Model;
+use crate::observe::{Event, Phase};
+use crate::{CallScope, ChatLoad};
+
+/// When a prompt that found no room is to be sent again. Nobody knows when an answer ends; a slot changes hands every second or so.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Names of special tokens are no bytes of the vocabulary, and longer than most of it.
+const LONGEST_NAME: usize = 64;
+
+/// The inside of a chat model.
+pub(crate) struct Speaker {
+    vocabulary: Vocabulary,
+    template: Option<Template>,
+    generator: Generator,
+    defaults: Sampling,
+    pub(crate) chosen: Chosen,
+    pub(crate) placement: Vec<(String, usize)>,
+    pub(crate) slots: Slots,
+    /// How many tokens there are.
+    tokens: usize,
+    /// Bytes of the longest one.
+    longest: usize,
+    /// Prompts that become tokens at the same time.
+    tokenizing: Arc<Semaphore>,
+    /// Keyed anew in each process, so that nobody can look for owners with the same number.
+    owners: RandomState,
+    /// When it was noticed that the generator's thread is gone.
+    died: OnceLock<Instant>,
+}
+
+/// How the cache of a chat model is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// Answers that can be in work at the same time.
+    pub count: usize,
+    /// Tokens of one conversation.
+    pub context: usize,
+    /// Bytes of one slot.
+    pub bytes: usize,
+}
+
+impl Speaker {
+    pub(crate) fn load(&self) -> ChatLoad {
+        self.generator.load()
+    }
+
+    pub(crate) fn trouble(&self) -> Option<(&'static str, Instant)> {
+        self.died.get().map(|since| ("the thread that generates has ended", *since))
+    }
+
+    fn ended(&self, model: &ModelName) -> Fault {
+        self.died.get_or_init(Instant::now);
+        Fault::internal(format!("the thread that generates for model `{model}` has ended"))
+    }
+
+    /// The tokens of what was asked. Takes as long as the text is long.
+    fn read(&self, input: &Input) -> Result<Vec<u32>, Fault> {
+        let (text, is_prompt) = match (input, &self.template) {
+            (Input::Prompt(prompt), _) => (prompt.clone(), true),
+            (Input::Messages(messages), Some(template)) => {
+                let refused = |reason| {
+                    Fault::invalid_input(format!("the chat template refuses the messages: {reason}"))
+                        .with_param("messages")
+                };
+                (template.render(messages).map_err(refused)?, false)
+            }
+            (Input::Messages(_), None) => {
+                let message = "the model has no chat template, it takes a prompt and no messages";
+                return Err(Fault::invalid_input(message).with_param("messages"));
+            }
+        };
+        // Making tokens of megabytes takes seconds, only to find that they are too many.
+        let most = self.slots.context.saturating_mul(self.longest);
+        if text.len() > most {
+            return Err(Fault::too_large(format!(
+                "the prompt has {} bytes, {} tokens of context hold at most {most}",
+                text.len(),
+                self.slots.context
+            ))
+            .with_param(input.param()));
+        }
+        self.vocabulary.encode(&text, is_prompt).map_err(|reason| {
+            Fault::invalid_input(format!("the prompt cannot be made tokens of: {reason}")).with_param(input.param())
+        })
+    }
+
+    fn refusal(&self, refusal: Refusal, model: &ModelName, input: &'static str) -> Fault {
+        match refusal {
+            Refusal::TooLong { .. } => {
+                let fault = Fault::too_large(format!("{refusal} of model `{model}`"));
+                fault.with_param(input)
+            }
+            Refusal::Full { .. } => {
+                Fault::overloaded(format!("model `{model}`: {refusal}")).with_retry_after(TRY_AGAIN)
+            }
+            Refusal::Empty(_) => Fault::invalid_input(refusal.to_string()).with_param(input),
+            Refusal::Format(_) => Fault::invalid_input(refusal.to_string()).with_param("format"),
+            Refusal::Ended => self.ended(model),
+        }
+    }
+}
+
+impl Model {
+    /// Begins to answer: the answers come from what is returned. Dropping it, or the future, withdraws all of them.
+    ///
+    /// # Errors
+    /// A [`Fault`] whose message names the value and the range, before anything was generated.
+    pub async fn chat(&self, ask: Ask, call: CallScope) -> Result<Answers, Fault> {
+        let speaker = self.speaker()?;
+        let plan = ask.check(&speaker.defaults, speaker.tokens)?;
+        let overdue = || {
+            self.observer().event(Event::Expired);
+            Fault::deadline_exceeded(format!("the deadline passed before model `{}` had read the prompt", self.name()))
+        };
+        if call.deadline.is_over(Instant::now()) {
+            return Err(overdue());
+        }
+        let turn =
+            tokio::time::timeout_at(call.deadline.instant().into(), Arc::clone(&speaker.tokenizing).acquire_owned());
+        let turn = turn.await.map_err(|_| overdue())?.map_err(|_| speaker.ended(self.name()))?;
+        let (begun, name) = (Instant::now(), self.name().clone());
+        let worker = Arc::clone(speaker);
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            submit(&worker, ask, plan, &name)
+        });
+        let submitted = work.await.map_err(|_| Fault::internal("making tokens of the prompt panicked"))?;
+        let submitted = submitted.inspect_err(|fault| {
+            if fault.kind == fault::Kind::Overloaded {
+                self.observer().event(Event::Full);
+            }
+        })?;
+        self.observer().phase(Phase::Tokenize, begun.elapsed());
+        let first = call.received + self.settings().first_token;
+        Ok(Answers::new(submitted, Arc::clone(speaker), self, call, first))
+    }
+
+    /// The inside, when the model chats and takes work.
+    fn speaker(&self) -> Result<&Arc<Speaker>, Fault> {
+        if self.task() != Task::Chat {
+            return Err(self.wrong_task("chat"));
+        }
+        self.answering()?;
+        self.speaker.get().ok_or_else(|| Fault::internal("a chat model is ready and has no inside"))
+    }
+}
+
+/// Requests that the generator has taken.
+pub(crate) struct Submitted {
+    tickets: Vec<generate::Ticket>,
+    events: tokio::sync::mpsc::UnboundedReceiver<(usize, generate::Event)>,
+    prompt_tokens: usize,
+    stops: Vec<String>,
+    logprobs: bool,
+}
+
+fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName) -> Result<Submitted, Fault> {
+    let prompt = speaker.read(&ask.input)?;
+    let (prompt_tokens, context, input) = (prompt.len(), speaker.slots.context, ask.input.param());
+    if prompt_tokens >= context {
+        let message = format!(
+            "the prompt has {prompt_tokens} tokens, model `{model}` has a context of {context} with the answer"
+        );
+        return Err(Fault::too_large(message).with_param(input));
+    }
+    let request = Request {
+        prompt,
+        max_tokens: plan.max_tokens.unwrap_or(context - prompt_tokens),
+        sampling: plan.sampling,
+        stops: ask.stops,
+        format: ask.format,
+        logprobs: plan.logprobs,
+        owner: Owner(speaker.owners.hash_one(&ask.owner)),
+    };
+    // Bounded by what the answers can have: their tokens fit the context.
+    let (send, events) = unbounded_channel();
+    let tickets = (0..plan.answers).map(|answer| {
+        let send = send.clone();
+        let mut request = request.clone();
+        request.sampling.seed = ask::seed_of(request.sampling.seed, answer);
+        let sink = Box::new(move |event| send.send((answer, event)).is_ok());
+        speaker.generator.submit(request, sink).map_err(|refusal| speaker.refusal(refusal, model, input))
+    });
+    let tickets = tickets.collect::<Result<_, _>>()?;
+    Ok(Submitted { tickets, events, prompt_tokens, stops: request.stops, logprobs: request.logprobs.is_some() })
+}
