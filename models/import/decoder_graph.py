@@ -20,8 +20,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
-# Weights of a linear layer are quantised in blocks of so many values along its input.
-BLOCK = 32
+# What MatMulNBits takes.
+BLOCKS = (16, 32, 64, 128, 256)
 
 
 @dataclasses.dataclass
@@ -42,13 +42,15 @@ class Shape:
 
 
 class Precision:
-    """How weights are stored. `linear` is f32, f16 or int8. What `keep` names stays f32 in any case: a layer by its number and a
-    dot ("0."), or a kind of weight in all of them ("down")."""
+    """How weights are stored. `linear` is f32, f16 or int8, the last in blocks of so many values along a layer's input. What `keep`
+    names stays f32 in any case: a layer by its number and a dot ("0."), or a kind of weight in all of them ("down")."""
 
-    def __init__(self, linear="f32", keep=()):
+    def __init__(self, linear="f32", keep=(), block=32):
         if linear not in ("f32", "f16", "int8"):
             raise ValueError(f"weights are {linear!r}, allowed are f32, f16, int8")
-        self.linear, self.keep = linear, tuple(keep)
+        if block not in BLOCKS:
+            raise ValueError(f"blocks are of {block} values, allowed are {', '.join(map(str, BLOCKS))}")
+        self.linear, self.keep, self.block = linear, tuple(keep), block
 
     def of(self, name):
         kept = any(name.startswith(part) if part.endswith(".") else name.split(".")[-1] == part for part in self.keep)
@@ -75,12 +77,13 @@ class Graph:
         """x times the transpose of `weight`, which is [outputs, inputs]."""
         kind = self.precision.of(name)
         outputs, inputs = weight.shape
-        if kind == "int8" and inputs % BLOCK == 0:
-            values, scales = quantise(weight)
+        block = self.precision.block
+        if kind == "int8" and inputs % block == 0:
+            values, scales = quantise(weight, block)
             y = self.node(
                 "MatMulNBits",
                 [x, self.constant(f"{name}.quantised", values), self.constant(f"{name}.scales", scales)],
-                f"{name}.product", domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=BLOCK,
+                f"{name}.product", domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=block,
                 # 8 bit activations: the kernel for them is the only quick one.
                 accuracy_level=4,
             )
@@ -96,10 +99,10 @@ class Graph:
         return self.node("Cast", [half], name, to=TensorProto.FLOAT)
 
 
-def quantise(weight):
-    """8 bit, symmetric around 128, a scale for each block: u8[outputs, blocks, BLOCK] and f32[outputs, blocks]."""
+def quantise(weight, block):
+    """8 bit, symmetric around 128, a scale for each block: u8[outputs, blocks, block] and f32[outputs, blocks]."""
     outputs, inputs = weight.shape
-    blocks = weight.astype(np.float32).reshape(outputs, inputs // BLOCK, BLOCK)
+    blocks = weight.astype(np.float32).reshape(outputs, inputs // block, block)
     scales = np.abs(blocks).max(axis=2) / 127
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     values = np.clip(np.rint(blocks * inverse[:, :, None]) + 128, 0, 255).astype(np.uint8)

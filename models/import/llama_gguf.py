@@ -1,6 +1,6 @@
 """Makes a model folder in Hugging Face's layout from a language model in a GGUF file, without torch.
 
-  llama_gguf.py GGUF TARGET [--weights f32|f16|int8] [--keep PART[,PART...]] [--context TOKENS] [--card FOLDER]
+  llama_gguf.py GGUF TARGET [--weights f32|f16|int8] [--block VALUES] [--keep PART[,PART...]] [--context TOKENS] [--card FOLDER]
 
 Needs requirements.txt.
 
@@ -8,7 +8,8 @@ GGUF: a model of the Llama architecture whose tensors are Q4_0, Q4_1, Q8_0, F16 
 refused by name. TARGET gets config.json, generation_config.json, tokenizer.json, tokenizer_config.json (with the chat
 template) and onnx/model.onnx with onnx/model.onnx_data; it appears when all of it is there.
 
---weights how linear layers are stored: f32 (exactly the file's values), f16, or int8 (blocks of 32, 8 bit activations).
+--weights how linear layers are stored: f32 (exactly the file's values), f16, or int8 (with activations of 8 bit).
+--block   how many values share a scale in int8: 16, 32 (the default), 64, 128 or 256. Smaller is more exact and slower.
 --keep    what stays f32 whatever --weights says: kinds of weights (down, o, qkv, gate, up, head), or layers (0., 29.)
 --context the longest conversation; at most what the model was trained for, which is the default.
 --card    a folder with model.toml and README.md, which are copied.
@@ -194,12 +195,13 @@ def main():
     parser.add_argument("gguf")
     parser.add_argument("target")
     parser.add_argument("--weights", default="f32")
+    parser.add_argument("--block", type=int, default=32)
     parser.add_argument("--keep", default="")
     parser.add_argument("--context", type=int, default=0)
     parser.add_argument("--card")
     words_ = parser.parse_args()
     try:
-        precision = decoder_graph.Precision(words_.weights, filter(None, words_.keep.split(",")))
+        precision = decoder_graph.Precision(words_.weights, filter(None, words_.keep.split(",")), words_.block)
     except ValueError as error:
         refuse(error)
     file = File(words_.gguf)
