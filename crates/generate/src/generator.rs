@@ -279,19 +279,24 @@ impl Turns {
             // Before it leaves the queue: in between it counts twice, and never not at all.
             self.shared.busy.store(self.slots.busy(), Ordering::Release);
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+            let held = match place.copy_from.map(|from| self.decoder.copy(from, place.slot, place.held)) {
+                // Without the copy it is worked out anew.
+                Some(Err(_)) => {
+                    self.slots.forget(place.slot);
+                    0
+                }
+                Some(Ok(())) | None => place.held,
+            };
             self.shared.prompt.fetch_add(request.prompt.len() as u64, Ordering::Relaxed);
-            self.shared.cached.fetch_add(place.held as u64, Ordering::Relaxed);
-            if let Some(from) = place.copy_from {
-                self.decoder.copy(from, place.slot, place.held);
-            }
+            self.shared.cached.fetch_add(held as u64, Ordering::Relaxed);
             self.answers.push(Answer {
                 sampler: Sampler::new(request.sampling.clone(), request.logprobs, &request.prompt),
                 text: Text::new(request.stops.clone()),
                 grammar,
                 whole: false,
                 slot: place.slot,
-                past: place.held,
-                cached: place.held,
+                past: held,
+                cached: held,
                 next: None,
                 generated: 0,
                 since,
@@ -345,10 +350,13 @@ impl Turns {
         if copied > gap.saved * steps * COPIED_FOR_A_ROW {
             return;
         }
-        if let Some((slot, held)) = gap.kept {
-            self.decoder.copy(gap.to, slot, held);
+        let kept = gap.kept.map_or(Ok(()), |(slot, held)| self.decoder.copy(gap.to, slot, held));
+        if kept.and_then(|()| self.decoder.copy(gap.from, gap.to, gap.held)).is_err() {
+            // Everything stays where it is, but for what was overwritten in part.
+            gap.kept.iter().for_each(|(slot, _)| self.slots.forget(*slot));
+            self.slots.forget(gap.to);
+            return;
         }
-        self.decoder.copy(gap.from, gap.to, gap.held);
         self.slots.moved(&gap);
         answer.slot = gap.to;
         self.shared.moves.fetch_add(1, Ordering::Relaxed);

@@ -4,8 +4,8 @@ mod support;
 
 use std::path::Path;
 
-use runtime::{Blueprint, Decoder, Next, SessionOptions, Stop};
-use support::{MODELS, decoder, golden, library};
+use runtime::{Blueprint, CachePlace, Decoder, Next, SessionOptions, Stop};
+use support::{MODELS, decoder, decoder_with, golden, library};
 
 fn likeliest(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
@@ -98,12 +98,35 @@ fn a_copied_prefix_goes_on_as_the_original() {
     let golden = &all[6];
     let (shared, rest) = golden.tokens.split_at(golden.tokens.len() - 5);
     decoder.prefill(0, 0, shared, 1, &stop, |_| ()).expect("runs");
-    decoder.copy(0, 3, shared.len());
+    decoder.copy(0, 3, shared.len()).expect("copies");
     let told = decoder.prefill(3, shared.len(), rest, 0, &stop, |logits| {
         assert_eq!(logits.rows(), rest.len(), "all were asked for");
         likeliest(logits.row(rest.len() - 1))
     });
     assert_eq!(told.expect("runs"), golden.answer[0]);
+}
+
+/// As on a device, where the cache is memory of the session's allocator and slots are copied by a graph.
+#[test]
+fn a_cache_of_the_sessions_allocator_holds_the_same() {
+    for model in MODELS {
+        let (all, stop) = (golden(model), Stop::new());
+        let mut decoder = decoder_with(model, 4, CachePlace::Allocator);
+        for (at, golden) in all.iter().enumerate() {
+            let told = alone(&mut decoder, at % 3, &golden.tokens, 7, golden.answer.len());
+            assert_eq!(told, golden.answer, "{model}, prompt {at}");
+        }
+        let golden = &all[6];
+        let (shared, rest) = golden.tokens.split_at(golden.tokens.len() - 5);
+        decoder.prefill(0, 0, shared, 1, &stop, |_| ()).expect("runs");
+        for (from, to) in [(0, 3), (3, 1)] {
+            decoder.copy(from, to, shared.len()).expect("copies");
+        }
+        for slot in [1, 3, 0] {
+            let told = decoder.prefill(slot, shared.len(), rest, 1, &stop, |logits| likeliest(logits.row(0)));
+            assert_eq!(told.expect("runs"), golden.answer[0], "{model}, slot {slot}");
+        }
+    }
 }
 
 #[test]

@@ -171,7 +171,8 @@ impl Blueprint {
 
     fn worker(&self, loaded: Arc<Loaded>, options: &SessionOptions) -> Result<Session, LoadError> {
         let limits = Limits { memory: self.runtime.memory_limit(), output: options.max_output_bytes };
-        Session::new(loaded, limits).map_err(|error| self.error(&error))
+        let origin = Origin { runtime: self.runtime, options: options.clone() };
+        Session::new(loaded, limits, origin).map_err(|error| self.error(&error))
     }
 
     fn load(&self, options: &SessionOptions) -> Result<Loaded, LoadError> {
@@ -210,35 +211,7 @@ impl Blueprint {
     }
 
     fn graph(&self, options: &SessionOptions, device: Device) -> ort::Result<Graph> {
-        let mut builder = SessionBuilder::new(self.runtime.environment())?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(options.intra_threads)?
-            // Spinning threads burn some 30 ms of CPU after each run for microseconds of latency.
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            .with_flush_to_zero()?
-            .with_memory_pattern(options.memory_pattern)?
-            // The process's one arena, which has the memory limit.
-            .with_env_allocators()?
-            .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
-        if let Device::Cuda(number) = device {
-            self.runtime.preload_cuda_libraries();
-            let mut cuda = ep::CUDA::default()
-                .with_device_id(i32::try_from(number).unwrap_or(i32::MAX))
-                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
-                // The default tries every algorithm for each new shape, which takes seconds.
-                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
-                // Full f32, so that answers agree with the CPU's; `use_tf32 = "1"` in the options turns it on.
-                .with_tf32(false);
-            if let Some(limit) = options.gpu_memory_limit {
-                cuda = cuda.with_memory_limit(usize::try_from(limit).unwrap_or(usize::MAX));
-            }
-            for (key, value) in &options.provider_options {
-                cuda = cuda.with_arbitrary_config(key, value);
-            }
-            builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
-        }
-        builder.commit_from_file(&self.path)
+        Origin { runtime: self.runtime, options: options.clone() }.builder(device)?.commit_from_file(&self.path)
     }
 
     /// Reads everything that is later asked of a graph.
@@ -299,6 +272,52 @@ impl Blueprint {
         } else {
             self.refused(reason)
         }
+    }
+}
+
+/// Where a session comes from: what is needed to make another one like it.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    runtime: &'static Runtime,
+    options: SessionOptions,
+}
+
+impl Origin {
+    fn builder(&self, device: Device) -> ort::Result<SessionBuilder> {
+        let mut builder = SessionBuilder::new(self.runtime.environment())?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(self.options.intra_threads)?
+            // Spinning threads burn some 30 ms of CPU after each run for microseconds of latency.
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .with_flush_to_zero()?
+            .with_memory_pattern(self.options.memory_pattern)?
+            // The process's one arena, which has the memory limit.
+            .with_env_allocators()?
+            .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
+        if let Device::Cuda(number) = device {
+            self.runtime.preload_cuda_libraries();
+            let mut cuda = ep::CUDA::default()
+                .with_device_id(i32::try_from(number).unwrap_or(i32::MAX))
+                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+                // The default tries every algorithm for each new shape, which takes seconds.
+                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+                // Full f32, so that answers agree with the CPU's; `use_tf32 = "1"` in the options turns it on.
+                .with_tf32(false);
+            if let Some(limit) = self.options.gpu_memory_limit {
+                cuda = cuda.with_memory_limit(usize::try_from(limit).unwrap_or(usize::MAX));
+            }
+            for (key, value) in &self.options.provider_options {
+                cuda = cuda.with_arbitrary_config(key, value);
+            }
+            builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
+        }
+        Ok(builder)
+    }
+
+    /// A graph that is given as bytes, on a device.
+    pub(crate) fn graph_of(&self, device: Device, model: &[u8]) -> ort::Result<Graph> {
+        self.builder(device)?.commit_from_memory(model)
     }
 }
 

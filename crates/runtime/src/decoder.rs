@@ -3,7 +3,8 @@
 //! Why: such a model reads what it has seen before from a cache that it extends itself; copying that cache at each step would
 //! cost more than the step. Here the cache is one memory of slots, given to the graph as past and as present.
 //! Understands: graphs in Hugging Face's layout with GroupQueryAttention (`input_ids`, `attention_mask`, `position_ids` or not,
-//! `num_logits_to_keep` or not, `past_key_values.N.key` and `.value`; `logits`, `present.N.key` and `.value`), on the CPU.
+//! `num_logits_to_keep` or not, `past_key_values.N.key` and `.value`; `logits`, `present.N.key` and `.value`). On CUDA the cache
+//! stays in the device's memory; what goes there in a step are token numbers, what comes back are logits.
 //! Promises: shapes are read from the graph, anything else is refused with what is missing; a slot's tokens never depend on
 //! what other slots hold.
 //! Not here: which slot belongs to whom, and which token comes next (`generate`).
@@ -16,7 +17,7 @@ use half::f16;
 
 use crate::device::Device;
 use crate::dtype::DType;
-use crate::raw::{Cache, Value, View};
+use crate::raw::{Cache, Copier, Value, View};
 use crate::session::{RunError, Session};
 use crate::spec::Dim;
 use crate::stop::Stop;
@@ -97,6 +98,17 @@ pub struct Decoder {
     context: usize,
     names: Vec<Names>,
     caches: Vec<Cache>,
+    /// For a cache of the session's allocator.
+    copier: Option<Copier>,
+}
+
+/// Where the cache of a [`Decoder`] lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachePlace {
+    /// In CPU memory that becomes real where it is written.
+    Pages,
+    /// In memory of the session's device, by its allocator and within its limit.
+    Allocator,
 }
 
 impl Decoder {
@@ -111,22 +123,39 @@ impl Decoder {
     /// Takes a session, with memory for `slots` conversations of at most `context` tokens.
     ///
     /// # Errors
-    /// As [`Decoder::spec_of`]; also when the cache is too large to be addressed, and on a device that is not served.
+    /// As [`Decoder::spec_of`]; also when the cache is too large to be addressed, or for the device's memory.
     pub fn new(session: Session, slots: usize, context: usize) -> Result<Self, String> {
+        let place = if session.chosen().device == Device::Cpu { CachePlace::Pages } else { CachePlace::Allocator };
+        Self::with_cache(session, slots, context, place)
+    }
+
+    /// As [`Decoder::new`], with the cache where it is said to be.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`]; also for pages of the CPU under a session on another device.
+    pub fn with_cache(session: Session, slots: usize, context: usize, place: CachePlace) -> Result<Self, String> {
         let Found { spec, has_positions, keeps } = read(&session)?;
-        if session.chosen().device != Device::Cpu {
-            return Err(format!("decoders are run on the cpu only, the session is on {}", session.chosen().device));
-        }
+        let device = session.chosen().device;
+        let failed = |error: ort::Error| format!("no cache of {slots} slots of {context} tokens: {}", error.message());
+        let copier = match place {
+            CachePlace::Pages if device == Device::Cpu => None,
+            CachePlace::Pages => return Err(format!("a cache in pages is for the cpu, the session is on {device}")),
+            CachePlace::Allocator => Some(Copier::new(session.origin(), device, spec.cache).map_err(failed)?),
+        };
+        let shape = [slots, spec.kv_heads, context, spec.head_size];
         let (mut names, mut caches) = (Vec::new(), Vec::new());
         for layer in 0..spec.layers {
             for part in ["key", "value"] {
                 let name = |start: &str| CString::new(format!("{start}.{layer}.{part}")).unwrap_or_default();
                 names.push(Names { past: name("past_key_values"), present: name("present") });
-                let cache = Cache::new(spec.cache, slots, spec.kv_heads, context, spec.head_size);
-                caches.push(cache.ok_or_else(|| format!("{slots} slots of {context} tokens cannot be addressed"))?);
+                let cache = match &copier {
+                    None => Cache::in_pages(spec.cache, shape),
+                    Some(copier) => Cache::of_session(session.loaded(), spec.cache, shape, copier),
+                };
+                caches.push(cache.map_err(failed)?);
             }
         }
-        Ok(Self { session, spec, has_positions, keeps, slots, context, names, caches })
+        Ok(Self { session, spec, has_positions, keeps, slots, context, names, caches, copier })
     }
 
     /// The numbers of the graph.
@@ -209,12 +238,15 @@ impl Decoder {
 
     /// Copies the first `tokens` of one slot to another.
     ///
+    /// # Errors
+    /// [`RunError`] of the device; the slot that was copied to then holds nothing.
+    ///
     /// # Panics
     /// When there is no such slot, or for one and the same.
-    pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
-        for cache in &mut self.caches {
-            cache.copy(from, to, tokens);
-        }
+    pub fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), RunError> {
+        let Self { caches, copier, session, .. } = self;
+        let mut copies = caches.iter_mut().map(|cache| cache.copy(from, to, tokens, copier.as_ref()));
+        copies.try_for_each(|copied| copied.map_err(|error| session.error(&error)))
     }
 
     fn run<R>(
@@ -238,7 +270,7 @@ impl Decoder {
             scalars.push((c"num_logits_to_keep", Tensor::from_i64(&[], &[run.keep as i64])));
         }
         let memory = session.memory();
-        let views = caches.iter().map(|cache| cache.view(memory, run.slots.start, run.slots.len()));
+        let views = caches.iter().map(|cache| cache.view(run.slots.start, run.slots.len()));
         let views: Vec<View<'_>> = views.collect::<ort::Result<_>>().map_err(|error| session.error(&error))?;
         let values = scalars.iter().map(|(_, tensor)| Value::from_tensor(memory, tensor));
         let values: Vec<Value<'_>> = values.collect::<ort::Result<_>>().map_err(|error| session.error(&error))?;

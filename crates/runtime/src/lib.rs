@@ -37,7 +37,7 @@ mod stop;
 mod tensor;
 
 pub use blueprint::{Blueprint, LoadError, SessionOptions};
-pub use decoder::{Decoder, DecoderSpec, Logits, Next};
+pub use decoder::{CachePlace, Decoder, DecoderSpec, Logits, Next};
 pub use device::{Chosen, CudaMissing, Device, DeviceError, DeviceWish};
 pub use dtype::{DType, DTypeError};
 pub use library::{LibraryChoice, LibraryError, Runtime, VERSION, cache_folder, preload_cuda_libraries};

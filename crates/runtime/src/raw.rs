@@ -24,7 +24,7 @@ use crate::tensor::{Data, Tensor};
 
 mod cache;
 
-pub(crate) use cache::{Cache, View};
+pub(crate) use cache::{Cache, Copier, View};
 
 /// An `OrtValue` that may borrow its elements for `'a`.
 pub(crate) struct Value<'a> {
@@ -131,8 +131,17 @@ impl<'a> Value<'a> {
         Ok((dtype, shape))
     }
 
-    /// The elements of a tensor of a fixed-size type, in CPU memory.
+    /// The elements of a tensor of a fixed-size type. One that lies on a device is refused.
     pub(crate) fn bytes(&self) -> ort::Result<&[u8]> {
+        let mut memory = ptr::null();
+        // SAFETY: the value lives; what is no tensor is refused. The answer is owned by the value.
+        ortsys![unsafe GetTensorMemoryInfo(self.ptr, &mut memory)?];
+        let mut device = sys::OrtMemoryInfoDeviceType::OrtMemoryInfoDeviceType_CPU;
+        // SAFETY: `memory` was just handed out.
+        ortsys![unsafe MemoryInfoGetDeviceType(memory, &mut device)];
+        if device != sys::OrtMemoryInfoDeviceType::OrtMemoryInfoDeviceType_CPU {
+            return Err(ort::Error::new("a tensor lies on a device, not in CPU memory"));
+        }
         let mut size = 0_usize;
         // SAFETY: the value lives; strings are refused by the library.
         ortsys![unsafe GetTensorSizeInBytes(self.ptr, &mut size)?];
@@ -142,8 +151,7 @@ impl<'a> Value<'a> {
         let mut data = ptr::null_mut();
         // SAFETY: as above; nothing writes through the pointer.
         ortsys![unsafe GetTensorMutableData(self.ptr, &mut data)?];
-        // SAFETY: `data` are the tensor's own `size` bytes. Outputs of `run` are asked for without a device, for which the
-        // library answers with CPU memory.
+        // SAFETY: `data` are the tensor's own `size` bytes, in CPU memory.
         Ok(unsafe { std::slice::from_raw_parts(data.cast_const().cast::<u8>(), size) })
     }
 

@@ -14,7 +14,7 @@ use ort::ErrorCode;
 use ort::memory::MemoryInfo;
 use ort::session::{RunOptions, Session as Graph};
 
-use crate::blueprint::{Loaded, Port};
+use crate::blueprint::{Loaded, Origin, Port};
 use crate::device::{Chosen, Device};
 use crate::dtype::DType;
 use crate::message;
@@ -106,6 +106,7 @@ pub struct Session {
     shrinking: Arc<RunOptions>,
     runs: u32,
     limits: Limits,
+    origin: Origin,
     input_specs: Vec<TensorSpec>,
     output_specs: Vec<TensorSpec>,
 }
@@ -120,7 +121,7 @@ pub(crate) struct Limits {
 }
 
 impl Session {
-    pub(crate) fn new(loaded: Arc<Loaded>, limits: Limits) -> ort::Result<Self> {
+    pub(crate) fn new(loaded: Arc<Loaded>, limits: Limits, origin: Origin) -> ort::Result<Self> {
         let mut shrinking = RunOptions::new()?;
         let arenas = match loaded.chosen.device {
             Device::Cpu => "cpu:0".to_owned(),
@@ -136,11 +137,11 @@ impl Session {
             shrinking: Arc::new(shrinking),
             runs: 0,
             limits,
+            origin,
             loaded,
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn loaded(&self) -> &Arc<Loaded> {
         &self.loaded
     }
@@ -299,6 +300,11 @@ impl Session {
         };
         // A run that failed while it was being stopped failed because of it; the library's code does not tell.
         result.map_err(|error| if stop.is_stopped() { RunError::Stopped } else { self.error(&error) })
+    }
+
+    /// What another session like it is made with.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// How the library describes CPU memory.

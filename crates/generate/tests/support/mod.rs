@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions, VERSION};
+use runtime::{Blueprint, CachePlace, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions, VERSION};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -35,9 +35,13 @@ pub(crate) fn library() -> &'static Runtime {
 }
 
 pub(crate) fn decoder(model: &str, slots: usize) -> Decoder {
+    decoder_with(model, slots, CachePlace::Pages)
+}
+
+pub(crate) fn decoder_with(model: &str, slots: usize, place: CachePlace) -> Decoder {
     let blueprint = Blueprint::open(library(), folder(model).join("onnx/model.onnx")).expect("is in the tree");
     let options = SessionOptions { wish: DeviceWish::Cpu, intra_threads: 2, ..SessionOptions::default() };
-    Decoder::new(blueprint.session(&options).expect("loads"), slots, 256).expect("is a decoder")
+    Decoder::with_cache(blueprint.session(&options).expect("loads"), slots, 256, place).expect("is a decoder")
 }
 
 /// The folder of the chat model that `models/import/run` makes.
