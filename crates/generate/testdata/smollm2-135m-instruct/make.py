@@ -1,6 +1,6 @@
 """Makes golden.json: greedy answers of the bundled chat model, worked out from its GGUF file in numpy alone.
 
-  python make.py GGUF FOLDER        (requirements: ../../../../models/import/requirements.txt, tokenizers)
+  python make.py GGUF FOLDER        (requirements: ../../../../models/import/requirements-quality.txt)
 
 GGUF: SmolLM2-135M-Instruct.Q4_1.gguf of the package that models/import/run fetches. FOLDER: what it makes, for the tokeniser.
 Nothing here is shared with what writes or runs the graph but the reading of the file: rotation is by pairs side by side, as the
