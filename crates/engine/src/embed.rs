@@ -8,7 +8,7 @@ mod load;
 mod tokens;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use fault::Fault;
@@ -91,7 +91,7 @@ pub struct Embedded {
     pub dimensions: usize,
     /// Tokens of each text.
     pub token_counts: Vec<usize>,
-    /// Where the time went; `decode` is the time to tokens, `batch_rows` counts texts.
+    /// Where the time went; `decode` is the time that making tokens took, `batch_rows` counts texts.
     pub timing: Timing,
 }
 
@@ -124,12 +124,12 @@ impl Model {
             return Err(Fault::internal("an embedding model is ready and has no tokenizer"));
         };
         let count = texts.len();
-        let dimensions = self.check(&texts, options, embedder)?;
+        let dimensions = self.check_texts(&texts, options, embedder)?;
         let normalise = options.normalise.unwrap_or(self.folder.settings.embed.normalise);
         let begin = Instant::now();
         let tokens = self.tokens_of(texts, options.truncate, embedder, call).await?;
         let decode = begin.elapsed();
-        self.observer().phase(Phase::Decode, decode);
+        self.observer().phase(Phase::Tokenize, decode);
         let token_counts = tokens.iter().map(Vec::len).collect();
         let total = tokens.iter().map(|text| pieces(embedder.form.length(text.len()))).sum();
         // All or nothing, as with pictures.
@@ -170,7 +170,7 @@ impl Model {
     }
 
     /// How many numbers each vector has, when the call is within the limits.
-    fn check(&self, texts: &Texts, options: EmbedOptions, embedder: &Embedder) -> Result<usize, Fault> {
+    fn check_texts(&self, texts: &Texts, options: EmbedOptions, embedder: &Embedder) -> Result<usize, Fault> {
         let (have, limit) = (texts.len(), self.settings().texts_per_call);
         if have == 0 {
             return Err(Fault::invalid_input("there is no text in the request").with_param("texts"));

@@ -72,7 +72,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    fn now(self) -> Duration {
+    pub(crate) fn now(self) -> Duration {
         let id = match self {
             Self::Thread => ClockId::ThreadCPUTime,
             Self::Wall => ClockId::Monotonic,

@@ -22,7 +22,7 @@ pub(crate) enum TokensError {
     #[error("has {have} bytes, the model takes {tokens} tokens, which are taken to have at most {limit} bytes")]
     TooManyBytes { have: usize, limit: usize, tokens: usize },
     #[error("has the token {token}, the model knows 0 to {last}")]
-    Unknown { token: i64, last: usize },
+    Unknown { token: i32, last: u32 },
     #[error("has no tokens: {0}")]
     Tokenizer(String),
 }
@@ -34,6 +34,8 @@ pub(crate) struct Tokens {
     most: usize,
     /// How many are added.
     added: usize,
+    /// The last token: some vocabularies have holes, so it does not follow from their size.
+    last: u32,
 }
 
 impl Tokens {
@@ -50,7 +52,8 @@ impl Tokens {
         if added >= most {
             return Err(format!("`embed.max_tokens` is {most}, the tokenizer alone adds {added}"));
         }
-        Ok(Self { tokenizer, most, added })
+        let last = tokenizer.get_vocab(true).into_values().max().unwrap_or_default();
+        Ok(Self { tokenizer, most, added, last })
     }
 
     /// The tokens of a text with what the tokenizer puts around it. `cut` shortens what is too long.
@@ -73,10 +76,9 @@ impl Tokens {
         if tokens.is_empty() {
             return Err(TokensError::Empty);
         }
-        let known = self.tokenizer.get_vocab_size(true);
         let token = |token: &i32| {
-            let id = u32::try_from(*token).ok().filter(|id| (*id as usize) < known);
-            let unknown = || TokensError::Unknown { token: i64::from(*token), last: known.saturating_sub(1) };
+            let id = u32::try_from(*token).ok().filter(|id| *id <= self.last);
+            let unknown = || TokensError::Unknown { token: *token, last: self.last };
             Ok(Token::new(id.ok_or_else(unknown)?, String::new(), (0, 0)))
         };
         let tokens = tokens.iter().map(token).collect::<Result<Vec<_>, _>>()?;
