@@ -1,6 +1,6 @@
 //! A whole installation: server, gateway and nginx on ports of their own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Parts {
     pub gateway: Vec<String>,
     /// Start a gateway and nginx as well.
     pub web: bool,
+    /// A Thrift server that the test has started itself, instead of `outboard-server`.
+    pub instead: Option<SocketAddr>,
 }
 
 impl Default for Parts {
@@ -38,6 +40,7 @@ impl Default for Parts {
             server: Vec::new(),
             gateway: Vec::new(),
             web: true,
+            instead: None,
         }
     }
 }
@@ -72,7 +75,9 @@ impl Stand {
         drop(holders);
         let ports = ports.try_into().expect("five ports");
         let mut stand = Self { parts, ports, server: None, gateway: None, nginx: None, folder };
-        stand.launch_server();
+        if stand.parts.instead.is_none() {
+            stand.launch_server();
+        }
         if stand.parts.web {
             stand.launch_gateway();
             stand.launch_nginx();
@@ -84,7 +89,7 @@ impl Stand {
     /// `127.0.0.1:port` of the server's Thrift listener.
     #[must_use]
     pub fn thrift(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[0])
+        self.parts.instead.map_or_else(|| format!("127.0.0.1:{}", self.ports[0]), |address| address.to_string())
     }
 
     /// The server's admin listener.

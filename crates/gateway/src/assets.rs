@@ -11,10 +11,22 @@ use crate::ask::Ask;
 use crate::metrics::Route;
 use crate::site::Site;
 
-const FILES: [(&str, &str, &str); 3] = [
-    ("style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
-    ("upload.js", "text/javascript; charset=utf-8", include_str!("../assets/upload.js")),
-    ("favicon.svg", "image/svg+xml", include_str!("../assets/favicon.svg")),
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const ICON: (&str, &str, &str) = ("favicon.svg", "image/svg+xml", include_str!("../assets/favicon.svg"));
+
+/// The scripts of the chat page name each other without the folder, so they come from the same digest.
+const FILES: [(&str, &str, &str); 10] = [
+    ICON,
+    ("style.css", STYLE, include_str!("../assets/style.css")),
+    ("upload.js", SCRIPT, include_str!("../assets/upload.js")),
+    ("chat.css", STYLE, include_str!("../assets/chat.css")),
+    ("chat.js", SCRIPT, include_str!("../assets/chat.js")),
+    ("completion.js", SCRIPT, include_str!("../assets/completion.js")),
+    ("conversations.js", SCRIPT, include_str!("../assets/conversations.js")),
+    ("markdown.js", SCRIPT, include_str!("../assets/markdown.js")),
+    ("talks.js", SCRIPT, include_str!("../assets/talks.js")),
+    ("turns.js", SCRIPT, include_str!("../assets/turns.js")),
 ];
 
 /// For an address that names its content.
@@ -52,7 +64,7 @@ pub(crate) async fn file(
 /// `/favicon.ico`, which browsers ask for by themselves.
 pub(crate) async fn icon(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Asset);
-    let (_, kind, text) = FILES[2];
+    let (_, kind, text) = ICON;
     ask.answer(Ok(response(kind, text, A_DAY)))
 }
 

@@ -4,6 +4,7 @@ mod ask;
 mod assets;
 mod backend;
 mod body;
+mod chat_page;
 mod classify;
 mod description;
 mod form;
@@ -204,9 +205,11 @@ async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
 fn routes(config: &mut web::ServiceConfig) {
     let pictures = web::resource("/v1/classify").post(classify::post).default_service(only("POST"));
     let upload = web::resource("/upload").route(get().to(pages::upload_form)).post(pages::upload);
+    let chat = web::resource("/chat").route(get().to(chat_page::form)).post(chat_page::post);
     config
         .service(pictures)
         .service(upload.default_service(only("GET, HEAD, POST")))
+        .service(chat.default_service(only("GET, HEAD, POST")))
         .service(web::resource("/v1/chat/completions").post(openai::chat).default_service(only("POST")))
         .service(web::resource("/v1/completions").post(openai::completions).default_service(only("POST")))
         .service(web::resource("/v1/models").route(get().to(models::list)).default_service(read_only()))

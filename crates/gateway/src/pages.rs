@@ -42,6 +42,7 @@ impl Templates {
             ("result.html", include_str!("../templates/result.html")),
             ("error.html", include_str!("../templates/error.html")),
             ("docs.html", include_str!("../templates/docs.html")),
+            ("chat.html", include_str!("../templates/chat.html")),
         ] {
             environment.add_template(name, text).expect("templates are checked by a test");
         }
@@ -74,14 +75,16 @@ pub(crate) async fn home(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     ask.answer(Ok(HttpResponse::Found().insert_header((LOCATION, "/upload")).finish()))
 }
 
+/// A model that a page offers.
 #[derive(Serialize)]
-struct Choice {
-    name: String,
-    description: String,
+pub(crate) struct Choice {
+    pub(crate) name: String,
+    pub(crate) description: String,
 }
 
-fn choices(models: &[ModelInfo]) -> Vec<Choice> {
-    let usable = |model: &&ModelInfo| model.task == Some(Task::CLASSIFY) && model.state == Some(ModelState::READY);
+/// The models for a task that can be used now.
+pub(crate) fn choices(models: &[ModelInfo], task: Task) -> Vec<Choice> {
+    let usable = |model: &&ModelInfo| model.task == Some(task) && model.state == Some(ModelState::READY);
     let choice = |model: &ModelInfo| Choice {
         name: model.name.clone().unwrap_or_default(),
         description: model.description.clone().unwrap_or_default(),
@@ -100,7 +103,7 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
     let deadline = ask.deadline(request)?;
     // The page is of use without a server, too: it says so, and the models are back on the next look.
     let (models, notice) = match site.backend.models(&ask.request_id, deadline).await {
-        Ok(models) => (choices(&models), None),
+        Ok(models) => (choices(&models, Task::CLASSIFY), None),
         Err(fault) => (Vec::new(), Some(fault.message.into_owned())),
     };
     let selected = web::Query::<std::collections::HashMap<String, String>>::from_query(request.query_string())
@@ -222,6 +225,8 @@ pub(crate) fn finish(ask: &mut Ask, site: &web::Data<Site>, result: Result<HttpR
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -236,6 +241,7 @@ mod tests {
             format: "PNG".to_owned(),
             labels: vec![LabelView { label: evil.to_owned(), percent: 12.5 }],
         };
+        let written = Value::from(Serde(BTreeMap::from([("model", evil), ("system", evil)])));
         for (name, values) in [
             ("upload.html", context! { models => Value::from(Serde(&models)), selected => evil, notice => evil }),
             (
@@ -247,6 +253,18 @@ mod tests {
                 context! { title => evil, message => evil, advice => evil, request_id => evil, status => 400 },
             ),
             ("docs.html", context! { title => evil, description => evil, operations => Vec::<String>::new() }),
+            (
+                "chat.html",
+                context! {
+                    models => Value::from(Serde(&models)),
+                    turns => Value::from(Serde(vec![BTreeMap::from([("role", "user"), ("text", evil)])])),
+                    written => written.clone(),
+                    draft => evil, facts => evil, message => evil, advice => evil,
+                },
+            ),
+            ("chat.html", context! { written => written.clone(), failed => evil, reason => evil }),
+            ("chat.html", context! { written => written.clone(), notice => evil }),
+            ("chat.html", context! { written => written.clone(), coming => evil }),
         ] {
             let page = templates.render(name, values).unwrap_or_else(|problem| panic!("{problem:?}"));
             assert!(!page.contains(evil), "{name} lets markup through");

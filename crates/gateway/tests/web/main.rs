@@ -1,5 +1,6 @@
 //! The real gateway, alone and behind the real nginx, before a server that does what the test says.
 
+mod chat_page;
 mod client;
 mod gateway;
 mod http;
