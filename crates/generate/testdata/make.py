@@ -84,12 +84,15 @@ def alone(session, shape, prompt, count, end):
         if token == end:
             break
         new = [token]
-    return told, min(gaps)
+    return told, gaps
 
 
 def main():
     prompts = ["A ship", "Ask it", "The engine turns, the ship", "and", "1 2 3", "Zażółć gęślą jaźń 🚢", TEXT[:120], "?"]
-    for name, kind, seed, tied, biases in (("tiny-llama", "llama", 11, True, False), ("tiny-qwen2", "qwen2", 22, False, True)):
+    for name, kind, seed, tied, biases, precision in (
+        ("tiny-llama", "llama", 11, True, False, "f32"), ("tiny-qwen2", "qwen2", 22, False, True, "f32"),
+        ("tiny-llama-int8", "llama", 11, True, False, "int8"),
+    ):
         folder = os.path.join(HERE, name)
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(os.path.join(folder, "onnx"))
@@ -101,16 +104,18 @@ def main():
                   "hidden_size": 32, "vocab_size": VOCABULARY, "max_position_embeddings": 256, "eos_token_id": end}
         with open(os.path.join(folder, "config.json"), "w") as out:
             json.dump(config, out, indent=1)
-        model = decoder_graph.build(shape, weights(shape, seed, tied, biases), decoder_graph.Precision(), {"name": name})
+        model = decoder_graph.build(shape, weights(shape, seed, tied, biases), decoder_graph.Precision(precision), {"name": name})
         path = os.path.join(folder, "onnx", "model.onnx")
         decoder_graph.save(model, path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         golden = []
         for prompt in prompts:
             tokens = made.encode(prompt, add_special_tokens=False).ids
-            told, gap = alone(session, shape, tokens, 40, end)
-            golden.append({"prompt": prompt, "tokens": tokens, "answer": told, "text": made.decode(told), "smallest_gap": gap})
-            print(name, repr(prompt), len(told), round(gap, 4), repr(golden[-1]["text"][:60]))
+            told, gaps = alone(session, shape, tokens, 40, end)
+            golden.append({"prompt": prompt, "tokens": tokens, "answer": told, "text": made.decode(told), "smallest_gap": min(gaps)})
+            if precision != "f32":
+                golden[-1]["gaps"] = [round(gap, 4) for gap in gaps]
+            print(name, repr(prompt), len(told), round(min(gaps), 4), repr(golden[-1]["text"][:60]))
         with open(os.path.join(folder, "golden.json"), "w") as out:
             json.dump(golden, out, ensure_ascii=False, indent=1)
 

@@ -14,6 +14,9 @@ pub(crate) struct Golden {
     pub(crate) tokens: Vec<u32>,
     pub(crate) text: String,
     pub(crate) answer: Vec<u32>,
+    /// How far the next token's logit is from each of the answer's; empty where all have to be equal.
+    #[serde(default)]
+    pub(crate) gaps: Vec<f32>,
 }
 
 pub(crate) const MODELS: [&str; 2] = ["tiny-llama", "tiny-qwen2"];
