@@ -32,7 +32,7 @@ impl Running {
         }
     }
 
-    fn to_the_end(&mut self) {
+    fn hear_all(&mut self) {
         while self.ended.is_none() {
             self.hear();
         }
@@ -81,7 +81,7 @@ fn answers_are_those_of_the_original_weights_alone_and_among_sixteen() {
     for (at, golden) in all.iter().enumerate() {
         assert_eq!(vocabulary.encode(&golden.prompt, false).as_ref(), Ok(&golden.tokens), "tokens of prompt {at}");
         let mut alone = begin(&generator, &golden.tokens, golden.answer.len(), stranger());
-        alone.to_the_end();
+        alone.hear_all();
         let (finish, told) = expected(golden, golden.answer.len(), vocabulary.ends());
         assert_eq!((alone.told, alone.ended), (told, Some((finish, 0))), "prompt {at} alone");
     }
@@ -99,7 +99,7 @@ fn answers_are_those_of_the_original_weights_alone_and_among_sixteen() {
         }
     }
     for (at, (which, most, mut one)) in running.into_iter().enumerate() {
-        one.to_the_end();
+        one.hear_all();
         let (finish, told) = expected(&all[which], most, vocabulary.ends());
         assert_eq!((one.told, one.ended), (told, Some((finish, 0))), "request {at}, prompt {which} among others");
     }
@@ -107,9 +107,9 @@ fn answers_are_those_of_the_original_weights_alone_and_among_sixteen() {
     // What one caller said before is in the cache, and goes on as if it had just been put in.
     let me = stranger();
     let long = &all[6];
-    begin(&generator, &long.tokens[..500], 1, me).to_the_end();
+    begin(&generator, &long.tokens[..500], 1, me).hear_all();
     let mut again = begin(&generator, &long.tokens, long.answer.len(), me);
-    again.to_the_end();
+    again.hear_all();
     let (finish, told) = expected(long, long.answer.len(), vocabulary.ends());
     assert_eq!((again.told, again.ended), (told, Some((finish, 500))), "after a prefix");
 }
