@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod chat;
+mod embed;
 mod program;
 mod settings;

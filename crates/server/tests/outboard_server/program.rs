@@ -37,16 +37,45 @@ pub(crate) struct Running {
 impl Running {
     /// Serves mnist.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::serving(TempDir::new().unwrap(), &["--only", "mnist"], settings)
+    }
+
+    /// Serves a tiny language model, with this `model.toml`, under the name `talk`.
+    pub(crate) fn with_chat(model: &str, toml: &str, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
+        let (from, to) = (repository().join("crates/generate/testdata").join(model), folder.path().join("models/talk"));
+        std::fs::create_dir_all(to.join("onnx")).unwrap();
+        for file in
+            ["config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "onnx/model.onnx_data"]
+        {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+        std::fs::write(to.join("model.toml"), toml).unwrap();
+        let models = folder.path().join("models").display().to_string();
+        Self::serving(folder, &["--models", &models], settings)
+    }
+
+    /// Serves a tiny embedding model under the name `sentences`.
+    pub(crate) fn with_texts(settings: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let from = repository().join("crates/engine/testdata/tiny-bert");
+        let to = folder.path().join("models/sentences");
+        std::fs::create_dir_all(to.join("1")).unwrap();
+        std::fs::copy(from.join("model.onnx"), to.join("1/model.onnx")).unwrap();
+        std::fs::copy(from.join("tokenizer.json"), to.join("tokenizer.json")).unwrap();
+        std::fs::write(to.join("model.toml"), "task = \"embed\"\n[embed]\nmax_tokens = 40\n").unwrap();
+        let models = folder.path().join("models").display().to_string();
+        Self::serving(folder, &["--models", &models], settings)
+    }
+
+    fn serving(folder: TempDir, arguments: &[&str], settings: &[&str]) -> Self {
         // Ports that were free a moment ago, held together so that they differ.
         let holders = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
         let [thrift, admin] = holders.each_ref().map(|holder| holder.local_addr().unwrap().to_string());
         drop(holders);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = command();
-        command
-            .args(["--listen", &thrift, "--admin", &admin, "--only", "mnist", "--set", "log.format=json"])
-            .stderr(log);
+        command.args(["--listen", &thrift, "--admin", &admin, "--set", "log.format=json"]).args(arguments).stderr(log);
         for setting in settings {
             command.args(["--set", setting]);
         }
