@@ -13,4 +13,4 @@ pub use http::{Answer, Http};
 pub use pictures::{Tiles, png_of_tile, tile_sheet};
 pub use process::{Program, wait_until};
 pub use stand::{Parts, Stand};
-pub use tools::{browser, model_cache, python, repository, target_folder};
+pub use tools::{browser, model_cache, node, python, repository, target_folder};

@@ -40,6 +40,19 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// Node with the client packages, running a script of `crates/e2e/clients`.
+///
+/// # Panics
+/// When `scripts/setup test` has not installed them.
+#[must_use]
+pub fn node(script: &str) -> Command {
+    let folder = repository().join("crates/e2e/clients");
+    assert!(folder.join("node_modules/openai").exists(), "the Node clients are missing: run scripts/setup test");
+    let mut command = Command::new("node");
+    command.arg(folder.join(script)).current_dir(folder);
+    command
+}
+
 /// Node running a script of `crates/e2e/browser`, which drives Chromium.
 ///
 /// # Panics

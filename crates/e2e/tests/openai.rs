@@ -1,0 +1,124 @@
+//! OpenAI's own packages for Python and Node, unchanged, through nginx.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use e2e::{Parts, Stand, node, python, repository, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn seen(output: Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("the client prints JSON")
+}
+
+fn run(mut client: Command, stand: &Stand, arguments: &[&str]) -> Value {
+    let base_url = format!("http://{}/v1", stand.web_address());
+    seen(client.arg(base_url).args(arguments).output().expect("the client starts"))
+}
+
+/// A folder with a chat model of a few thousand weights.
+fn tiny() -> TempDir {
+    let folder = TempDir::with_prefix("outboard-tiny-").expect("a temporary folder can be made");
+    let (from, to) = (repository().join("crates/generate/testdata/tiny-llama"), folder.path().join("tiny-llama"));
+    copy(&from, &to);
+    let card = "task = \"chat\"\n[chat]\nkv_bytes = 4194304\n";
+    fs::write(to.join("model.toml"), card).expect("a file can be written");
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("in the tree") {
+        let entry = entry.expect("in the tree");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
+
+fn stand(folder: &TempDir) -> Stand {
+    Stand::start(Parts { models: vec![folder.path().to_owned()], only: Vec::new(), ..Parts::default() })
+}
+
+#[test]
+fn the_python_package_works_unchanged() {
+    let folder = tiny();
+    let mut stand = stand(&folder);
+    let seen = run(python("openai_client.py"), &stand, &["all", "tiny-llama"]);
+    let errors = json!({
+        "temperature": ["BadRequestError", 400, "invalid_input", "temperature", true],
+        "tools": ["BadRequestError", 400, "invalid_input", "tools", true],
+        "model": ["NotFoundError", 404, "model_not_found", "model", true],
+        "retrieve": ["NotFoundError", 404, "model_not_found", "model", true],
+        "context": ["APIStatusError", 413, "too_large", "messages", true],
+        "body": ["APIStatusError", 413, "too_large", null, true],
+        "stream": ["NotFoundError", 404, "model_not_found", "model", true],
+    });
+    let expected = json!({
+        "models": ["tiny-llama"], "model": "tiny-llama",
+        "finish": "length", "role": "assistant", "usage adds up": true, "tokens": 12,
+        "the stream says the same": true, "streamed usage": [12, []], "streamed finish": "length", "several chunks": true,
+        "stopped": ["stop", true],
+        "three answers": [3, true], "the same seed": true, "the first is the lone one": true,
+        "three streamed answers": true,
+        "logprobs": [6, true], "greedy is likeliest": true,
+        "a schema holds": [true, true], "an object": true,
+        "completion": ["text_completion", true], "streamed completion": true, "completion logprobs": 6,
+        "options": 1, "errors": errors,
+    });
+    assert_eq!(seen, expected);
+    let limited = run(python("openai_client.py"), &stand, &["limited", "tiny-llama"]);
+    assert_eq!(limited["limited"], json!(["RateLimitError", 429, "rate_limited", null, true]));
+    stand.server = None;
+    let gone = run(python("openai_client.py"), &stand, &["gone", "tiny-llama"]);
+    for part in ["gone", "gone streamed"] {
+        assert_eq!(gone[part], json!(["InternalServerError", 503, "unavailable", null, true]));
+    }
+}
+
+#[test]
+fn the_node_package_works_unchanged() {
+    let folder = tiny();
+    let stand = stand(&folder);
+    let seen = run(node("openai_client.mjs"), &stand, &["tiny-llama"]);
+    let errors = json!({
+        "temperature": ["BadRequestError", 400, "invalid_input", "temperature", true],
+        "model": ["NotFoundError", 404, "model_not_found", "model", true],
+        "stream": ["NotFoundError", 404, "model_not_found", "model", true],
+        "context": ["APIError", 413, "too_large", "messages", true],
+    });
+    let expected = json!({
+        "models": ["tiny-llama"], "model": "tiny-llama", "finish": "length", "tokens": 12,
+        "the stream says the same": true, "streamed usage": 12, "the helper puts it together": true,
+        "stopped": ["stop", true], "the same seed": true, "logprobs": [6, true], "a schema holds": "boolean",
+        "completion": "text_completion", "errors": errors, "aborted": true,
+    });
+    assert_eq!(seen, expected);
+}
+
+/// With the bundled model, which is slow enough to be left in the middle of an answer.
+#[test]
+fn who_leaves_or_comes_too_late_frees_the_slot() {
+    let name = "smollm2-135m-instruct";
+    let stand = Stand::start(Parts { only: vec![name.into()], ..Parts::default() });
+    let seen = run(python("openai_client.py"), &stand, &["cancel", name]);
+    assert_eq!(seen["timeout"], true);
+    assert_eq!(seen["too late"], json!(["InternalServerError", 504, "deadline_exceeded", null, true]));
+    wait_until("every stream to end", Duration::from_secs(20), || {
+        (stand.server_metric("outboard_chat_streams ") == 0.0).then_some(())
+    });
+    let request_id = seen["request"].as_str().expect("an id").to_owned();
+    let gateway = stand.gateway.as_ref().expect("started");
+    let line = wait_until("the event of the one that left", Duration::from_secs(20), || {
+        gateway.log().lines().find(|line| line.contains(&request_id)).map(str::to_owned)
+    });
+    assert!(line.contains("499"), "{line}");
+    let generated = stand.server_metric("outboard_chat_generated_tokens_total{");
+    assert!(generated < 500.0, "three answers of 1,500 tokens were left early, and {generated} tokens generated");
+}
