@@ -326,6 +326,7 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   await p.locator("[data-send]").click();
   await p.locator(".turn.assistant").nth(2).waitFor();
   seen.plain = await said(p);
+  seen.plainWidth = (await p.locator("[data-form]").boundingBox()).width;
   await shot(p, "chat-plain");
   await p.locator("#message").fill("Overloaded");
   await p.locator("[data-send]").click();

@@ -2,7 +2,9 @@
 
 mod talker;
 
-use e2e::{Parts, Stand, browser, target_folder};
+use std::time::Duration;
+
+use e2e::{Parts, Stand, browser, target_folder, wait_until};
 use serde_json::{Value, json};
 
 use crate::talker::TalkServer;
@@ -42,6 +44,8 @@ fn a_person_talks_with_a_model() {
     seen.is("/models", json!(["talker", "other"]));
 
     an_answer_appears_while_it_is_made(&seen);
+    // Every answer that was stopped with a key, a button or a reload is stopped at the server, too.
+    wait_until("the server to have no answer left", Duration::from_secs(30), || (server.unended() == 0).then_some(()));
     conversations_are_kept_here(&seen);
     markdown_is_shown_and_never_run(&seen);
     what_went_wrong_is_told(&seen);
@@ -148,6 +152,7 @@ fn no_mouse_no_storage_no_script_no_room(seen: &Seen) {
     let shown = "<b>bold</b>\nand \"more\"";
     let history = format!("user: history; assistant: user: history; user: {second}; assistant: {shown}; user: history");
     seen.is("/plain", json!(["history", "user: history", second, shown, "history", history]));
+    assert!(seen.0["plainWidth"].as_f64() > Some(600.0), "the form is {} px wide", seen.0["plainWidth"]);
     seen.has("/plainError/alert", &["as was asked for", "Many requests are waiting"]);
     seen.is("/plainError/draft", json!("Overloaded"));
     seen.is("/plainError/turns", json!(6));

@@ -253,6 +253,7 @@ impl Service for Thrift {
 /// A running server; it ends when dropped.
 pub(crate) struct TalkServer {
     pub(crate) address: SocketAddr,
+    talker: Arc<Talker>,
     _runtime: Runtime,
 }
 
@@ -266,11 +267,18 @@ impl TalkServer {
         let bind = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0)), ServerLimits::default());
         let server = runtime.block_on(bind).expect("a free port");
         let address = server.local_addr().expect("bound");
+        let talker = Arc::new(Talker::default());
+        let service = Arc::new(Thrift(Arc::clone(&talker)));
         runtime.spawn(async move {
             // The handle must live as long as the server, or nobody could ever stop it.
             let (_handle, drain) = Drain::new(Drain::LIMIT);
-            server.serve(Arc::new(Thrift(Arc::new(Talker::default()))), drain).await;
+            server.serve(service, drain).await;
         });
-        Self { address, _runtime: runtime }
+        Self { address, talker, _runtime: runtime }
+    }
+
+    /// Answers that have not ended and that nobody has stopped.
+    pub(crate) fn unended(&self) -> usize {
+        self.talker.streams.lock().expect("no panic").values().filter(|stream| !stream.ended).count()
     }
 }
