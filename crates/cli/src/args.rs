@@ -105,6 +105,14 @@ pub(crate) enum Call {
         #[command(flatten)]
         target: Target,
     },
+    /// Talks with a language model: the answer appears as it is made.
+    #[command(
+        after_help = "Without a prompt the prompt is read from standard input; at a terminal that is a conversation, in which \
+                      Ctrl-C stops the answer, /new begins anew and Ctrl-D ends. Ctrl-C in a single answer ends with \
+                      status 130.\n\nExamples:\n  outboard call chat\n  outboard call chat 'Name three rivers.' \
+                      --temperature 0\n  outboard call chat --system 'Answer in one word.' --json < question.txt"
+    )]
+    Chat(Chat),
     /// Runs a model on named tensors.
     #[command(
         after_help = "Inputs are NAME=TYPE:[SHAPE]:VALUES, VALUES being a JSON list or @FILE with raw little-endian \
@@ -125,8 +133,66 @@ pub(crate) enum Call {
     },
 }
 
+/// What is said, to whom, and how it may answer.
+#[derive(Args)]
+pub(crate) struct Chat {
+    /// What to say; several words are one text.
+    pub(crate) prompt: Vec<String>,
+    /// The model [default: the only language model of the server].
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// What the model is told before everything else.
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// 0 to 2; 0 always takes the likeliest word [default: the model's].
+    #[arg(long)]
+    pub(crate) temperature: Option<f64>,
+    /// Same number, same answer [default: another one each time].
+    #[arg(long)]
+    pub(crate) seed: Option<i64>,
+    /// Most tokens of an answer [default: what fits].
+    #[arg(long)]
+    pub(crate) max_tokens: Option<i32>,
+    /// Hold a conversation, even where standard input is no terminal: each line is a turn.
+    #[arg(long, short, conflicts_with_all = ["prompt", "json"])]
+    pub(crate) interactive: bool,
+    /// Print one JSON object when the answer is whole.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// HOST:PORT of the server.
+    #[arg(long, default_value = "127.0.0.1:9090")]
+    pub(crate) server: String,
+    /// How long one answer may take.
+    #[arg(long, default_value = "2min", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Models {
+    /// Fetches a model from a hub, as a folder that a server serves.
+    #[command(
+        after_help = "What was fetched before an interruption is not fetched again; every large file is checked against \
+                      the hub's SHA-256. The hub is HF_ENDPOINT, the token for repositories that are not public \
+                      HF_TOKEN.\n\nExit status: 0; 1 when it cannot be had, and why; 3 when the hub cannot be \
+                      reached.\n\nExamples:\n  outboard models pull onnx-community/SmolLM2-360M-Instruct-ONNX \
+                      --variant q4\n  outboard models pull Xenova/all-MiniLM-L6-v2 --into models --name minilm"
+    )]
+    Pull {
+        /// OWNER/NAME.
+        repository: String,
+        /// Which of its graphs, such as fp16, q4 or int8 [default: the plain one].
+        #[arg(long)]
+        variant: Option<String>,
+        /// The branch, tag or commit.
+        #[arg(long, default_value = "main")]
+        revision: String,
+        /// The folder of models that gets it.
+        #[arg(long, default_value = "models")]
+        into: PathBuf,
+        /// The model's name here [default: NAME in small letters].
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Loads the models in these folders and says what would be served.
     #[command(after_help = "Exit status: 0 when every model can be served, else 1.\n\nExamples:\n  \
                             outboard models check models\n  outboard models check models/mnist")]

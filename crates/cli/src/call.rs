@@ -1,5 +1,6 @@
 //! `outboard call`: one server, one method, the answer as a table or as JSON.
 
+mod chat;
 mod classify;
 mod infer;
 mod models;
@@ -19,6 +20,7 @@ pub(crate) fn run(call: &Call) -> Result<(), Failure> {
                 models::models(model.as_deref(), &target).await
             }
             Call::Classify { files, model, top_k, target } => classify::classify(files, model, *top_k, target).await,
+            Call::Chat(asked) => chat::chat(asked).await,
             Call::Infer { model, input, output, target } => infer::infer(model, input, output, target).await,
         }
     })

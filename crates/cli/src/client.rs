@@ -31,10 +31,21 @@ impl Client {
         Ok(Self { end, ..Self::new(address, timeout)? })
     }
 
-    pub(crate) async fn call<Q, R>(
+    pub(crate) async fn call<Q, R>(&self, method: &Method<Q, R, idl::fault::Fault>, request: Q) -> Result<R, Failure>
+    where
+        Q: Outgoing + HasBase,
+        R: TSerializable,
+    {
+        let deadline = self.end.unwrap_or_else(|| Deadline::after(Instant::now(), self.timeout));
+        self.call_until(method, request, deadline).await
+    }
+
+    /// As [`Client::call`], with a time of its own.
+    pub(crate) async fn call_until<Q, R>(
         &self,
         method: &Method<Q, R, idl::fault::Fault>,
         mut request: Q,
+        deadline: Deadline,
     ) -> Result<R, Failure>
     where
         Q: Outgoing + HasBase,
@@ -43,7 +54,6 @@ impl Client {
         let base = request.base_mut();
         base.request_id = Some(RequestId::generate().as_str().to_owned());
         base.caller = Some("outboard".to_owned());
-        let deadline = self.end.unwrap_or_else(|| Deadline::after(Instant::now(), self.timeout));
         let answer = self.channel.call(method, &mut request, CallOptions::new(deadline)).await;
         answer.map_err(|error| Failure::of_channel(&error))?.map_err(Failure::of_fault)
     }

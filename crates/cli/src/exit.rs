@@ -15,6 +15,9 @@ pub(crate) const UNREACHABLE: u8 = 3;
 /// No answer in time.
 pub(crate) const SILENT: u8 = 4;
 
+/// Ctrl-C, as shells count it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Why a command did not do what it was asked, and its exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {

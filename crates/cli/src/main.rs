@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod exit;
 mod probe;
+mod pull;
 mod say;
 mod tensor_text;
 
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Command::Probe(probe) => probe::run(probe),
         Command::Call(call) => call::run(call),
         Command::Models(Models::Check { folders, onnxruntime }) => check::run(folders, onnxruntime.as_deref()),
+        Command::Models(Models::Pull { repository, variant, revision, into, name }) => {
+            pull::run(&pull::Wanted { repository, variant: variant.as_deref(), revision, into, name: name.as_deref() })
+        }
         Command::Completions { shell } => {
             // Into memory first: it panics when it cannot write.
             let mut script = Vec::new();

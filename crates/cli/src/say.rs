@@ -9,7 +9,16 @@ use crate::exit::NO;
 
 /// Prints a line. Ends the process, quietly, when the reader has left; with status 1 when the text cannot be written.
 pub(crate) fn say(line: impl Display) {
-    if let Err(error) = writeln!(stdout(), "{line}") {
+    check(writeln!(stdout(), "{line}"));
+}
+
+/// Prints a part of a line, at once.
+pub(crate) fn say_part(text: &str) {
+    check(stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()));
+}
+
+fn check(written: std::io::Result<()>) {
+    if let Err(error) = written {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(0);
         }

@@ -1,11 +1,16 @@
 //! A server that answers as a test tells it to, and remembers what it was asked.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fault::Kind;
+use idl::chat::{
+    ChatReply, ChatRequest, FinishReason, NextReply, NextRequest, Piece, StartReply, StartRequest, StopReply,
+    StopRequest, Usage,
+};
 use idl::fault::{Fault, FaultCode};
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{
@@ -26,13 +31,15 @@ pub(crate) struct Script {
     pub(crate) shape: Vec<i64>,
     /// How long each `infer` and `classify` takes.
     pub(crate) run_time: Duration,
+    /// Language models.
+    pub(crate) talkers: Vec<&'static str>,
 }
 
 impl Script {
     pub(crate) fn status(status: ServingStatus) -> Self {
         let health =
             CheckReply { status: Some(status), load: Some(0.25.into()), live: Some(true), ..CheckReply::default() };
-        Self { health, broken: None, shape: vec![-1, 3], run_time: Duration::ZERO }
+        Self { health, broken: None, shape: vec![-1, 3], run_time: Duration::ZERO, talkers: Vec::new() }
     }
 }
 
@@ -42,10 +49,19 @@ pub(crate) struct Seen {
     pub(crate) checks: Vec<CheckRequest>,
     pub(crate) classified: Vec<ClassifyRequest>,
     pub(crate) inferred: Vec<InferRequest>,
+    pub(crate) started: Vec<StartRequest>,
+    pub(crate) stopped: usize,
+}
+
+/// A stream that was started: what is still to be said, and whether it was stopped.
+struct Stream {
+    words: Vec<String>,
+    stopped: bool,
 }
 
 struct Methods {
     script: Script,
+    streams: Mutex<HashMap<String, Stream>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -64,7 +80,7 @@ impl Fake {
 
     pub(crate) fn start(script: Script) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let service = Arc::new(Front(Arc::new(Methods { script, seen: Arc::clone(&seen) })));
+        let service = Arc::new(Front(Arc::new(Methods { script, streams: Mutex::default(), seen: Arc::clone(&seen) })));
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -98,6 +114,7 @@ struct Front(Arc<Methods>);
 impl Service for Front {
     fn call(&self, request: Request, call: CallContext) -> CallFuture {
         idl::dispatch_inference(&self.0, call, request)
+            .or_else(|request, call| idl::dispatch_chat(&self.0, call, request))
             .or_else(|request, call| idl::dispatch_health(&self.0, call, request))
             .or_unknown_method()
     }
@@ -144,7 +161,8 @@ impl Methods {
             device: Some("cpu".to_owned()),
             ..ModelInfo::default()
         };
-        vec![
+        let talkers = self.script.talkers.iter().map(|name| model(name, Task::CHAT, ModelState::READY));
+        let others = vec![
             model("pictures", Task::CLASSIFY, ModelState::READY),
             ModelInfo {
                 inputs: Some(vec![
@@ -155,7 +173,8 @@ impl Methods {
                 ..model("numbers", Task::TENSOR, ModelState::READY)
             },
             model("unfinished", Task::CLASSIFY, ModelState::LOADING),
-        ]
+        ];
+        others.into_iter().chain(talkers).collect()
     }
 }
 
@@ -219,6 +238,61 @@ impl idl::Inference for Methods {
     }
 
     async fn cancel(&self, _: CallContext, _: CancelRequest) {}
+}
+
+/// Says back what it was told, a word in each reply; `endless` goes on until it is stopped, `break` breaks.
+impl idl::Chat for Methods {
+    type Context = CallContext;
+
+    async fn complete(&self, _: CallContext, _: ChatRequest) -> Result<ChatReply, Fault> {
+        Err(thrown(Kind::Internal.row().thrift, "streams only"))
+    }
+
+    async fn start(&self, _: CallContext, request: StartRequest) -> Result<StartReply, Fault> {
+        let chat = request.chat.clone().unwrap_or_default();
+        self.refuse(chat.model.as_deref().unwrap_or_default())?;
+        let said = chat.messages.iter().flatten().last().and_then(|message| message.content.clone());
+        let words = said.unwrap_or_default().split_inclusive(' ').map(str::to_owned).collect();
+        let mut seen = self.seen.lock().unwrap();
+        seen.started.push(request);
+        let id = format!("stream-{}", seen.started.len());
+        self.streams.lock().unwrap().insert(id.clone(), Stream { words, stopped: false });
+        let version = Some("7".to_owned());
+        Ok(StartReply { stream_id: Some(id), model: chat.model, version, ..StartReply::default() })
+    }
+
+    async fn next_pieces(&self, _: CallContext, request: NextRequest) -> Result<NextReply, Fault> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let (id, from) = (request.stream_id.unwrap_or_default(), request.from_piece.unwrap_or_default());
+        let streams = self.streams.lock().unwrap();
+        let stream = streams.get(&id).ok_or_else(|| thrown(Kind::NotFound.row().thrift, "no such stream"))?;
+        let at = from as usize;
+        let mut piece = Piece { number: Some(from), index: Some(0), ..Piece::default() };
+        let first = stream.words.first().map_or("", |word| word.trim());
+        let endless = first == "endless";
+        let end = |finish| (Some(finish), Some(Usage { prompt_tokens: Some(3), ..Usage::default() }));
+        if stream.stopped {
+            (piece.finish, piece.usage) = end(FinishReason::CANCELLED);
+        } else if first == "break" {
+            piece.error = Some(FaultCode(Kind::Overloaded.row().thrift));
+            piece.error_message = Some("too much of it".to_owned());
+        } else {
+            piece.text = Some(if endless { "on ".to_owned() } else { stream.words[at].clone() });
+            if !endless && at + 1 == stream.words.len() {
+                (piece.finish, piece.usage) = end(FinishReason::STOP);
+            }
+        }
+        let ended = piece.finish.is_some() || piece.error.is_some();
+        Ok(NextReply { pieces: Some(vec![piece]), ended: Some(ended), ..NextReply::default() })
+    }
+
+    async fn stop(&self, _: CallContext, request: StopRequest) -> Result<StopReply, Fault> {
+        self.seen.lock().unwrap().stopped += 1;
+        let mut streams = self.streams.lock().unwrap();
+        let stream = streams.get_mut(request.stream_id.as_deref().unwrap_or_default());
+        let stopped = stream.map(|stream| stream.stopped = true).is_some();
+        Ok(StopReply { stopped: Some(stopped), ..StopReply::default() })
+    }
 }
 
 fn label(text: &str, index: i32, score: f64) -> Label {

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod call;
+mod chat;
 mod check;
 mod fake;
 mod probe;
+mod pull;
 
 use std::process::{Command, Output, Stdio};
 

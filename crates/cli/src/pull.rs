@@ -1,0 +1,278 @@
+//! `outboard models pull`: a model from a hub as a folder that a server serves.
+//!
+//! Promises: the folder appears under its name when it is whole and checked, never before; an interrupted download goes on where it
+//! stopped; nothing is written outside that folder and `.pull-NAME` beside it; all files are of one commit.
+//! Leaves to `hf-hub`: the hub's requests, redirects and partial downloads.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Repo, RepoType};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use units::ModelName;
+
+use crate::exit::{Failure, NO, UNREACHABLE, USAGE};
+use crate::say::say;
+
+/// Attempts at one file, each of which goes on where the one before stopped.
+const ATTEMPTS: u32 = 4;
+
+/// What is asked for.
+pub(crate) struct Wanted<'a> {
+    pub(crate) repository: &'a str,
+    pub(crate) variant: Option<&'a str>,
+    pub(crate) revision: &'a str,
+    pub(crate) into: &'a Path,
+    pub(crate) name: Option<&'a str>,
+}
+
+/// What the hub says about a repository at one commit.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    rfilename: String,
+    #[serde(default)]
+    size: Option<u64>,
+    #[serde(default)]
+    lfs: Option<Large>,
+}
+
+/// A file that is kept apart from the repository, as all large ones are.
+#[derive(Deserialize)]
+struct Large {
+    sha256: String,
+}
+
+pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
+    let Some((owner, name)) = wanted.repository.split_once('/').filter(|_| is_safe(wanted.repository)) else {
+        return Err(Failure::new(USAGE, format!("{} is no repository, expected OWNER/NAME", wanted.repository)));
+    };
+    let name = wanted.name.map_or_else(|| name.to_ascii_lowercase(), str::to_owned);
+    ModelName::parse(&name).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    let (target, work) = (wanted.into.join(&name), wanted.into.join(format!(".pull-{}", name.replace('/', "--"))));
+    if target.exists() {
+        return Err(Failure::new(
+            NO,
+            format!("{} is there already: remove it, or give another --name", target.display()),
+        ));
+    }
+    fs::create_dir_all(&work).map_err(|error| broken(&work, &error))?;
+    let work = work.canonicalize().map_err(|error| broken(&work, &error))?;
+    let api = hub(&work.join("hub"))?;
+    let listing = list(&api, wanted)?;
+    let files = choose(&listing, wanted)?;
+    // What was named by a branch is from now on named by its commit.
+    let repo =
+        Repo::with_revision(format!("{owner}/{}", repository_name(wanted)), RepoType::Model, listing.sha.clone());
+    let (repo, staged) = (api.repo(repo), work.join("model"));
+    let mut bytes = 0;
+    for (place, listed) in &files {
+        bytes += fetch(&repo, listed, &staged.join(place))?;
+    }
+    if let Some(above) = target.parent() {
+        fs::create_dir_all(above).map_err(|error| broken(above, &error))?;
+    }
+    fs::rename(&staged, &target).map_err(|error| broken(&target, &error))?;
+    // What is left is the hub's bookkeeping.
+    let _ = fs::remove_dir_all(&work);
+    say(format_args!(
+        "{}: {} files, {:.1} MB, of {} at {}",
+        target.display(),
+        files.len(),
+        bytes as f64 / 1e6,
+        wanted.repository,
+        listing.sha
+    ));
+    let served = model_store::read(&target.canonicalize().map_err(|error| broken(&target, &error))?);
+    match served {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(Failure::new(NO, format!("{} is no model that can be served", target.display()))),
+        Err(error) => Err(Failure::new(NO, format!("it cannot be served: {error}"))),
+    }
+}
+
+fn repository_name<'a>(wanted: &Wanted<'a>) -> &'a str {
+    wanted.repository.split_once('/').map_or("", |(_, name)| name)
+}
+
+/// Two parts that are safe in a path and in an address.
+fn is_safe(repository: &str) -> bool {
+    repository.matches('/').count() == 1 && ModelName::parse(repository).is_ok()
+}
+
+fn endpoint() -> String {
+    env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())
+}
+
+fn hub(cache: &Path) -> Result<Api, Failure> {
+    let mut builder = ApiBuilder::from_env()
+        .with_endpoint(endpoint().trim_end_matches('/').to_owned())
+        .with_cache_dir(cache.to_owned())
+        .with_user_agent("outboard", env!("CARGO_PKG_VERSION"));
+    if let Ok(token) = env::var("HF_TOKEN") {
+        builder = builder.with_token(Some(token.trim().to_owned()).filter(|token| !token.is_empty()));
+    }
+    builder.build().map_err(|error| Failure::new(NO, error.to_string()))
+}
+
+fn list(api: &Api, wanted: &Wanted<'_>) -> Result<Listing, Failure> {
+    let Wanted { repository, revision, .. } = wanted;
+    let repo = Repo::with_revision((*repository).to_owned(), RepoType::Model, (*revision).to_owned());
+    let answer = api.repo(repo).info_request().query("blobs", "true").call();
+    let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
+    let text = text.map_err(|error| match status(&error) {
+        // The hub does not say whether a repository is there to those who may not know.
+        Some(401 | 403 | 404) => Failure::new(
+            NO,
+            format!(
+                "no repository {repository} at {revision} on {}, or not for this HF_TOKEN",
+                endpoint().trim_end_matches('/')
+            ),
+        ),
+        _ => failed(repository, &error),
+    })?;
+    serde_json::from_str(&text).map_err(|error| Failure::new(NO, format!("the hub's list of {repository}: {error}")))
+}
+
+fn status(error: &ureq::Error) -> Option<u16> {
+    match error {
+        ureq::Error::StatusCode(code) => Some(*code),
+        _ => None,
+    }
+}
+
+fn failed(what: &str, error: &ureq::Error) -> Failure {
+    let reached = status(error).is_some();
+    Failure::new(if reached { NO } else { UNREACHABLE }, format!("{what} from {}: {error}", endpoint()))
+}
+
+/// The files of the model, by their places in its folder.
+fn choose<'l>(listing: &'l Listing, wanted: &Wanted<'_>) -> Result<BTreeMap<PathBuf, &'l Listed>, Failure> {
+    let no = |reason: String| Failure::new(NO, format!("{} {reason}", wanted.repository));
+    // Where the graphs lie: below `onnx` in most repositories, at the top in some.
+    let graphs = |folder: &'static str| {
+        listing.siblings.iter().filter_map(move |file| {
+            let variant = file.rfilename.strip_prefix(folder)?.strip_prefix("model")?.strip_suffix(".onnx")?;
+            if variant.is_empty() { Some("") } else { variant.strip_prefix('_') }
+        })
+    };
+    let Some(folder) = ["onnx/", ""].into_iter().find(|folder| graphs(folder).next().is_some()) else {
+        return Err(no("has no onnx/model.onnx: it is no export for ONNX Runtime".to_owned()));
+    };
+    let variant = wanted.variant.unwrap_or_default();
+    if !graphs(folder).any(|one| one == variant) {
+        let mut known: Vec<&str> = graphs(folder).filter(|one| !one.is_empty()).collect();
+        known.sort_unstable();
+        let plain = if graphs(folder).any(str::is_empty) { "the plain one and " } else { "" };
+        let asked = if variant.is_empty() { "no plain graph".to_owned() } else { format!("no variant {variant}") };
+        return Err(no(format!("has {asked}, it has {plain}--variant {}", known.join(", "))));
+    }
+    let stem = if variant.is_empty() { "model".to_owned() } else { format!("model_{variant}") };
+    let place = |file: &Listed| -> Option<PathBuf> {
+        let name = file.rfilename.as_str();
+        if let Some(graph) = name.strip_prefix(folder) {
+            // Weights outside the graph are found by the name that they have.
+            let weights = [format!("{stem}.onnx_data"), format!("{stem}.onnx.data")];
+            if graph == format!("{stem}.onnx") {
+                return Some(PathBuf::from("onnx/model.onnx"));
+            }
+            if !graph.contains('/') && weights.iter().any(|start| graph.starts_with(start.as_str())) {
+                return Some(Path::new("onnx").join(graph));
+            }
+        }
+        let describes = |name: &str| {
+            [".json", ".jinja", ".txt", ".md"].iter().any(|end| name.ends_with(end)) || name.starts_with("LICENSE")
+        };
+        let belongs = match name.split_once('/') {
+            None => describes(name),
+            // How sentence-transformers keeps the parts of a model.
+            Some((part, file)) => file == "config.json" && part.starts_with(|first: char| first.is_ascii_digit()),
+        };
+        let safe = name.split('/').all(|part| ModelName::parse(part).is_ok());
+        (belongs && safe).then(|| PathBuf::from(name))
+    };
+    Ok(listing.siblings.iter().filter_map(|file| Some((place(file)?, file))).collect())
+}
+
+/// Brings a file to its place, unless it is there already; its bytes.
+fn fetch(repo: &ApiRepo, listed: &Listed, place: &Path) -> Result<u64, Failure> {
+    let name = &listed.rfilename;
+    if place.exists() && wrong(listed, place).map_err(|error| broken(place, &error))?.is_none() {
+        return Ok(fs::metadata(place).map_or(0, |data| data.len()));
+    }
+    let link = download(repo, name)?;
+    let blob = link.canonicalize().map_err(|error| broken(&link, &error))?;
+    let wrong = wrong(listed, &blob).map_err(|error| broken(&blob, &error))?;
+    // The link would stand in the way of the next download.
+    let _ = fs::remove_file(&link);
+    if let Some(wrong) = wrong {
+        let _ = fs::remove_file(&blob);
+        return Err(Failure::new(NO, format!("{name} {wrong}; it was thrown away, try again")));
+    }
+    let above = place.parent().unwrap_or(place);
+    fs::create_dir_all(above).and_then(|()| fs::rename(&blob, place)).map_err(|error| broken(place, &error))?;
+    Ok(fs::metadata(place).map_or(0, |data| data.len()))
+}
+
+fn download(repo: &ApiRepo, name: &str) -> Result<PathBuf, Failure> {
+    let mut attempt = 1;
+    loop {
+        let error = match repo.download(name) {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        let lost = match &error {
+            ApiError::RequestError(error) => status(error).is_none_or(|code| code >= 500),
+            ApiError::IoError(_) => true,
+            _ => false,
+        };
+        if !lost || attempt == ATTEMPTS {
+            return Err(match &error {
+                ApiError::RequestError(error) => failed(name, error),
+                other if lost => Failure::new(UNREACHABLE, format!("{name}: {other}")),
+                other => Failure::new(NO, format!("{name}: {other}")),
+            });
+        }
+        sleep(Duration::from_millis(100) * 2_u32.pow(attempt));
+        attempt += 1;
+    }
+}
+
+/// What is wrong with a file that was fetched.
+fn wrong(listed: &Listed, file: &Path) -> io::Result<Option<String>> {
+    let size = fs::metadata(file)?.len();
+    if let Some(expected) = listed.size.filter(|expected| *expected != size) {
+        return Ok(Some(format!("has {size} bytes, the hub says {expected}")));
+    }
+    let Some(large) = &listed.lfs else { return Ok(None) };
+    let sum = sha256(file)?;
+    let same = sum.eq_ignore_ascii_case(&large.sha256);
+    Ok((!same).then(|| format!("has the SHA-256 {sum}, the hub says {}", large.sha256)))
+}
+
+fn sha256(file: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut buffer) = (File::open(file)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(&buffer[..count]);
+    }
+}
+
+fn broken(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(NO, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,272 @@
+//! `outboard models pull`, from a server laid out as the hub is.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::{Ended, refused};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What the hub holds and how it behaves.
+struct Hub {
+    files: BTreeMap<&'static str, Vec<u8>>,
+    /// Large files are told with this sum instead of their own.
+    wrong_sum: bool,
+    /// So many bodies of large files end in the middle.
+    cuts: usize,
+    token: Option<&'static str>,
+    /// Paths and ranges, in order.
+    seen: Vec<(String, String)>,
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Hub {
+    fn new() -> Self {
+        let config = json!({"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64}).to_string();
+        let files = [
+            (".gitattributes", b"x".to_vec()),
+            ("README.md", b"# A model".to_vec()),
+            ("config.json", config.into_bytes()),
+            ("tokenizer.json", b"{}".to_vec()),
+            ("onnx/model.onnx", vec![1; 300_000]),
+            ("onnx/model_q4.onnx", vec![4; 200_000]),
+            ("onnx/model_q4.onnx_data", vec![5; 400_000]),
+            ("onnx/model_fp16.onnx", vec![6; 100_000]),
+            ("../outside.json", b"{}".to_vec()),
+            ("pytorch_model.bin", vec![7; 1000]),
+        ];
+        Self { files: files.into(), wrong_sum: false, cuts: 0, token: None, seen: Vec::new() }
+    }
+
+    fn start(self) -> (String, Arc<Mutex<Self>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let hub = Arc::new(Mutex::new(self));
+        let shared = Arc::clone(&hub);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let hub = Arc::clone(&shared);
+                std::thread::spawn(move || answer(&hub, stream));
+            }
+        });
+        (address, hub)
+    }
+
+    fn is_large(path: &str) -> bool {
+        path.contains(".onnx")
+    }
+}
+
+/// One request on one connection.
+fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
+    let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let header = |name: &str| {
+        headers.iter().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)))
+    };
+    let range = header("range").map(|(_, value)| value.to_owned()).unwrap_or_default();
+    let mut hub = hub.lock().unwrap();
+    let allowed =
+        hub.token.is_none_or(|token| header("authorization").is_some_and(|(_, value)| value.ends_with(token)));
+    hub.seen.push((path.clone(), range.clone()));
+    let head = |status: &str, more: &str, length: usize| {
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nX-Repo-Commit: {COMMIT}\r\n{more}Content-Length: {length}\r\n\r\n"
+        )
+    };
+    let send = |mut stream: &TcpStream, head: String, body: &[u8]| {
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    };
+    if !allowed {
+        send(&stream, head("401 Unauthorized", "", 0), b"");
+        return None;
+    }
+    if path == "/api/models/owner/Some-Model/revision/main?blobs=true" {
+        let listed = |(name, bytes): (&&str, &Vec<u8>)| {
+            let mut file = json!({"rfilename": name, "size": bytes.len()});
+            if Hub::is_large(name) {
+                file["lfs"] = json!({"sha256": if hub.wrong_sum { sum(b"") } else { sum(bytes) }, "size": bytes.len()});
+            }
+            file
+        };
+        let body = json!({"sha": COMMIT, "siblings": hub.files.iter().map(listed).collect::<Vec<_>>()}).to_string();
+        send(&stream, head("200 OK", "Content-Type: application/json\r\n", body.len()), body.as_bytes());
+        return None;
+    }
+    let resolved = path.strip_prefix(&format!("/owner/Some-Model/resolve/{COMMIT}/"));
+    let name = resolved.or_else(|| path.strip_prefix("/store/")).map(str::to_owned).unwrap_or_default();
+    let Some(bytes) = hub.files.get(name.as_str()).cloned() else {
+        send(&stream, head("404 Not Found", "", 0), b"");
+        return None;
+    };
+    if resolved.is_some() && Hub::is_large(&name) {
+        let more = format!(
+            "X-Linked-Etag: \"{}\"\r\nLocation: http://{}/store/{name}\r\n",
+            sum(&bytes),
+            stream.local_addr().ok()?
+        );
+        send(&stream, head("302 Found", &more, 0), b"");
+        return None;
+    }
+    let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let from: usize = from.parse().ok()?;
+    let to = to.parse().map_or(bytes.len(), |last: usize| last + 1);
+    let body = &bytes[from..to];
+    let more = format!(
+        "ETag: \"{}\"\r\nContent-Range: bytes {from}-{}/{}\r\n",
+        &sum(&bytes)[..40],
+        to.max(1) - 1,
+        bytes.len()
+    );
+    let head = head("206 Partial Content", &more, body.len());
+    if Hub::is_large(&name) && body.len() > 1 && hub.cuts > 0 {
+        hub.cuts -= 1;
+        send(&stream, head, &body[..body.len() / 2]);
+        let _ = stream.flush();
+        return None;
+    }
+    send(&stream, head, body);
+    Some(())
+}
+
+fn pull(endpoint: &str, into: &Path, arguments: &[&str], token: Option<&str>) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outboard"));
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "HF_TOKEN"] {
+        command.env_remove(name);
+    }
+    command
+        .env("HF_ENDPOINT", endpoint)
+        .env("HF_HOME", into.join("no-home"))
+        .envs(token.map(|token| ("HF_TOKEN", token)));
+    command.args(["models", "pull"]).args(arguments).arg("--into").arg(into);
+    let Output { status, stdout, stderr } = command.output().expect("outboard starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { status: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+/// Every file of the folder with its size.
+fn files(folder: &Path) -> Vec<(String, u64)> {
+    let mut all = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                all.push((name, path.symlink_metadata().unwrap().len()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn the_plain_graph_and_what_describes_it_become_a_folder() {
+    let (endpoint, _hub) = Hub::new().start();
+    let into = TempDir::new().unwrap();
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    assert!(ended.out.contains("4 files") && ended.out.contains(COMMIT), "{}", ended.out);
+    let expected = ["README.md", "config.json", "onnx/model.onnx", "tokenizer.json"];
+    let found = files(&into.path().join("some-model"));
+    assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
+    assert_eq!(std::fs::read(into.path().join("some-model/onnx/model.onnx")).unwrap(), vec![1; 300_000]);
+    let left: Vec<_> = std::fs::read_dir(into.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["some-model"], "nothing else is left");
+    let again = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+}
+
+#[test]
+fn a_variant_comes_with_its_weights_under_the_plain_name() {
+    let (endpoint, _hub) = Hub::new().start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model", "--variant", "q4", "--name", "mine"], None).with(0);
+    let found = files(&into.path().join("mine/onnx"));
+    assert_eq!(found, [("model.onnx".to_owned(), 200_000), ("model_q4.onnx_data".to_owned(), 400_000)]);
+}
+
+#[test]
+fn an_interrupted_download_goes_on_where_it_stopped() {
+    let (endpoint, hub) = Hub { cuts: 1, ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    let ranges = |hub: &Mutex<Hub>| -> Vec<String> {
+        let seen = &hub.lock().unwrap().seen;
+        let bodies = seen.iter().filter(|(path, range)| path.starts_with("/store/") && range != "bytes=0-0");
+        bodies.map(|(_, range)| range.clone()).collect()
+    };
+    assert_eq!(ranges(&hub), ["bytes=0-", "bytes=150000-"]);
+    assert_eq!(std::fs::read(into.path().join("some-model/onnx/model.onnx")).unwrap(), vec![1; 300_000]);
+    // Over and over, until the command gives up; the next one goes on as well.
+    let (endpoint, hub) = Hub { cuts: 4, ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(3);
+    assert!(ended.err.contains("onnx/model.onnx"), "{}", ended.err);
+    assert!(!into.path().join("some-model").exists(), "half a model is none");
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    assert_eq!(ranges(&hub), ["bytes=0-", "bytes=150000-", "bytes=225000-", "bytes=262500-", "bytes=281250-"]);
+    let small = hub
+        .lock()
+        .unwrap()
+        .seen
+        .iter()
+        .filter(|(path, range)| path.ends_with("config.json") && range == "bytes=0-")
+        .count();
+    assert_eq!(small, 1, "what was whole is not fetched again");
+}
+
+#[test]
+fn a_wrong_checksum_is_refused_and_nothing_is_served() {
+    let (endpoint, hub) = Hub { wrong_sum: true, ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    assert!(ended.err.contains("onnx/model.onnx has the SHA-256") && ended.err.contains(&sum(b"")), "{}", ended.err);
+    assert!(!into.path().join("some-model").exists());
+    hub.lock().unwrap().wrong_sum = false;
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let (endpoint, _hub) = Hub::new().start();
+    let into = TempDir::new().unwrap();
+    let try_for = |arguments: &[&str], status| pull(&endpoint, into.path(), arguments, None).with(status).err;
+    let unknown = try_for(&["owner/Nothing"], 1);
+    assert!(unknown.contains("no repository owner/Nothing at main on http://127"), "{unknown}");
+    let variant = try_for(&["owner/Some-Model", "--variant", "q9"], 1);
+    assert!(variant.contains("no variant q9, it has the plain one and --variant fp16, q4"), "{variant}");
+    for wrong in ["nameless", "a/b/c", "../x", "owner/", "owner/Some-Model?x"] {
+        assert!(try_for(&[wrong], 2).contains("expected OWNER/NAME"), "{wrong}");
+    }
+    try_for(&["owner/Some-Model", "--name", "../up"], 2);
+    let ended = pull(&format!("http://{}", refused()), into.path(), &["owner/Some-Model"], None).with(3);
+    assert!(!ended.err.is_empty());
+    let (bare, _hub) = Hub { files: [("config.json", b"{}".to_vec())].into(), ..Hub::new() }.start();
+    let ended = pull(&bare, into.path(), &["owner/Some-Model"], None).with(1);
+    assert!(ended.err.contains("no export for ONNX Runtime"), "{}", ended.err);
+}
+
+#[test]
+fn the_token_of_the_environment_opens_what_is_not_public() {
+    let (endpoint, _hub) = Hub { token: Some("secret"), ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    assert!(ended.err.contains("HF_TOKEN"), "{}", ended.err);
+    pull(&endpoint, into.path(), &["owner/Some-Model"], Some("secret")).with(0);
+}
