@@ -3,6 +3,7 @@
 mod calls;
 mod chat;
 mod convert;
+mod embed;
 mod methods;
 mod metrics;
 mod record;

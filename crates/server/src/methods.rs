@@ -211,14 +211,7 @@ impl idl::Inference for Methods {
     }
 
     async fn embed(&self, cx: Context, request: EmbedRequest) -> Result<EmbedReply, idl::fault::Fault> {
-        let seen = Arc::clone(&cx.model);
-        let about = About::new(request.model.as_deref(), 1);
-        self.run("embed", cx, about, request, |request, _, _| async move {
-            let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
-            let message = format!("model `{}` does not embed texts", model.name());
-            Err::<(_, engine::Timing), _>(Fault::invalid_input(message).with_param("model"))
-        })
-        .await
+        self.embed_texts(cx, request).await
     }
 
     async fn cancel(&self, cx: Context, request: CancelRequest) {

@@ -74,6 +74,8 @@ pub(crate) struct ServerMetrics {
     prompt_tokens: Family<ModelLabels, Counter>,
     cached_tokens: Family<ModelLabels, Counter>,
     generated_tokens: Family<ModelLabels, Counter>,
+    embedded_texts: Family<ModelLabels, Counter>,
+    embedded_tokens: Family<ModelLabels, Counter>,
     /// Streams that have not ended.
     pub(crate) streams: Gauge,
     calls: HashMap<(&'static str, &'static str), Counter>,
@@ -139,6 +141,8 @@ impl ServerMetrics {
             prompt_tokens: Family::default(),
             cached_tokens: Family::default(),
             generated_tokens: Family::default(),
+            embedded_texts: Family::default(),
+            embedded_tokens: Family::default(),
             streams: Gauge::default(),
             calls,
             connections: Gauge::default(),
@@ -168,6 +172,9 @@ impl ServerMetrics {
             chat.register("cached_tokens", "... that the cache held already", this.cached_tokens.clone());
             chat.register("generated_tokens", "Tokens generated", this.generated_tokens.clone());
             chat.register("streams", "Streams that have not ended", this.streams.clone());
+            let embed = registry.sub_registry_with_prefix("embed");
+            embed.register("texts", "Texts made vectors of", this.embedded_texts.clone());
+            embed.register("tokens", "Tokens of those texts", this.embedded_tokens.clone());
             let server = registry.sub_registry_with_prefix("server");
             server.register("phase_seconds", "Where the time of requests goes", this.phases.clone());
             server.register("calls", "Calls by method and outcome", call_family);
@@ -225,6 +232,13 @@ impl ServerMetrics {
         ] {
             counter.get_or_create(labels).inner().store(value, Ordering::Relaxed);
         }
+    }
+
+    /// Texts were made vectors of.
+    pub(crate) fn embedded(&self, model: &ModelName, texts: usize, tokens: usize) {
+        let labels = ModelLabels { model: model.to_string() };
+        self.embedded_texts.get_or_create(&labels).inc_by(texts as u64);
+        self.embedded_tokens.get_or_create(&labels).inc_by(tokens as u64);
     }
 
     /// A call has ended.

@@ -38,6 +38,8 @@ impl About {
 pub(crate) enum Spent {
     /// Where its time went.
     Run(engine::Timing),
+    /// The same, and how many tokens its texts had.
+    Texts(engine::Timing, usize),
     /// What its chat came to.
     Chat(Talked),
     /// Nothing: its stream has a line of its own.
@@ -122,7 +124,8 @@ impl<'a> Record<'a> {
     pub(crate) fn end(mut self, spent: Result<&Spent, &Fault>) {
         self.ended = true;
         match spent {
-            Ok(Spent::Run(timing)) => self.tell(None, timing),
+            Ok(Spent::Run(timing)) => self.tell(None, timing, None),
+            Ok(Spent::Texts(timing, tokens)) => self.tell(None, timing, Some(*tokens)),
             Ok(Spent::Chat(talked)) => {
                 self.methods.metrics.call(self.method, "ok");
                 let requests = self.methods.requests;
@@ -133,11 +136,11 @@ impl<'a> Record<'a> {
                 );
             }
             Ok(Spent::Elsewhere) => self.methods.metrics.call(self.method, "ok"),
-            Err(fault) => self.tell(Some(fault), &engine::Timing::default()),
+            Err(fault) => self.tell(Some(fault), &engine::Timing::default(), None),
         }
     }
 
-    fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing) {
+    fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing, tokens: Option<usize>) {
         let methods = self.methods;
         methods.metrics.call(self.method, fault.map_or("ok", |fault| fault.kind.row().code));
         if methods.requests == Requests::Failures && fault.is_none() {
@@ -156,6 +159,7 @@ impl<'a> Record<'a> {
             total_ms = millis(self.call.received.elapsed()),
             rows = self.about.rows,
             batch_size = timing.batch_rows,
+            tokens_in = tokens,
             bytes_in = self.call.frame_bytes,
             "call"
         );
@@ -172,7 +176,7 @@ impl Drop for Record<'_> {
         } else {
             Fault::new(Kind::Cancelled, "the caller left, or the drain ended")
         };
-        self.tell(Some(&why), &engine::Timing::default());
+        self.tell(Some(&why), &engine::Timing::default(), None);
     }
 }
 
