@@ -1,6 +1,7 @@
 //! The servers, as the gateway calls them.
 
 mod chat;
+mod embed;
 
 use std::cell::RefCell;
 use std::rc::Rc;

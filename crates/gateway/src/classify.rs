@@ -248,7 +248,7 @@ pub(crate) fn checked(name: &str) -> Result<ModelName, Fault> {
     })
 }
 
-fn server_times(timing: &Timing) -> ServerTimes {
+pub(crate) fn server_times(timing: &Timing) -> ServerTimes {
     let micros = |value: Option<i64>| Duration::from_micros(value.unwrap_or(0).max(0).unsigned_abs());
     ServerTimes {
         decode: micros(timing.decode_us),

@@ -14,7 +14,7 @@ use crate::metrics::Route;
 use crate::pages;
 use crate::site::Site;
 
-/// Pictures to labels and chats with language models over HTTP.
+/// Pictures to labels, chats with language models, and texts to vectors over HTTP.
 ///
 /// Every answer carries `x-request-id`, which stands in the logs of all processes; every error has the form
 /// `{"error": {"message", "type", "param", "code", "request_id"}}`.
@@ -25,6 +25,7 @@ use crate::site::Site;
         crate::classify::post,
         crate::openai::chat,
         crate::openai::completions,
+        crate::openai::embeddings::post,
         crate::models::list,
         crate::models::one,
         crate::health::live,
@@ -147,6 +148,7 @@ mod tests {
             "/v1/classify",
             "/v1/chat/completions",
             "/v1/completions",
+            "/v1/embeddings",
             "/v1/models",
             "/v1/models/{model}",
             "/health/live",
@@ -161,6 +163,6 @@ mod tests {
         for status in ["200", "400", "404", "413", "415", "503", "504"] {
             assert!(classify["responses"][status].is_object(), "{status}");
         }
-        assert_eq!(operations(&api).len(), 7);
+        assert_eq!(operations(&api).len(), 8);
     }
 }

@@ -212,6 +212,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(chat.default_service(only("GET, HEAD, POST")))
         .service(web::resource("/v1/chat/completions").post(openai::chat).default_service(only("POST")))
         .service(web::resource("/v1/completions").post(openai::completions).default_service(only("POST")))
+        .service(web::resource("/v1/embeddings").post(openai::embeddings::post).default_service(only("POST")))
         .service(web::resource("/v1/models").route(get().to(models::list)).default_service(read_only()))
         .service(web::resource("/v1/models/{model:.+}").route(get().to(models::one)).default_service(read_only()))
         .service(web::resource("/health/live").route(get().to(health::live)).default_service(read_only()))

@@ -16,6 +16,7 @@ pub(crate) enum Route {
     Classify,
     Chat,
     Completions,
+    Embeddings,
     Upload,
     Models,
     Page,
@@ -24,7 +25,8 @@ pub(crate) enum Route {
     Unknown,
 }
 
-const ROUTES: [&str; 9] = ["classify", "chat", "completions", "upload", "models", "page", "asset", "health", "unknown"];
+const ROUTES: [&str; 10] =
+    ["classify", "chat", "completions", "embeddings", "upload", "models", "page", "asset", "health", "unknown"];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 impl Route {

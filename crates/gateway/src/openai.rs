@@ -1,6 +1,7 @@
-//! `POST /v1/chat/completions` and `POST /v1/completions`: OpenAI's API, whole and streamed.
+//! `POST /v1/chat/completions`, `POST /v1/completions` (whole and streamed) and `POST /v1/embeddings`: OpenAI's API.
 
 mod description;
+pub(crate) mod embeddings;
 mod events;
 mod fields;
 mod messages;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use fault::Fault;
 use idl::chat::{ChatReply, ChatTiming, FinishReason, Usage};
 
@@ -90,7 +92,8 @@ async fn post(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
             Err(fault)
         }
     };
-    let (times, wanted) = match read {
+    // The request is as large as its body, for as long as it is on its way.
+    let (times, (wanted, _share)) = match read {
         Ok(read) => read,
         Err(fault) => return ask.answer(Err(fault.into())),
     };
@@ -114,7 +117,22 @@ async fn read(
     site: &web::Data<Site>,
     ask: &mut Ask,
     form: Form,
-) -> Result<Wanted, Fault> {
+) -> Result<(Wanted, Share), Fault> {
+    let (bytes, mut share) = body_of(request, payload, site, ask).await?;
+    share.grow(bytes.len())?;
+    let wanted = Wanted::read(&bytes, form)?;
+    ask.told.model = Some(wanted.model.clone());
+    ask.told.rows = wanted.answers;
+    Ok((wanted, share))
+}
+
+/// The body, when it is said to be JSON, and its share of the process's budget.
+async fn body_of(
+    request: &HttpRequest,
+    payload: web::Payload,
+    site: &web::Data<Site>,
+    ask: &mut Ask,
+) -> Result<(Bytes, Share), Fault> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // Nothing else: a form of another site's page must not reach this.
@@ -124,13 +142,9 @@ async fn read(
         return Err(Fault::unsupported_media(format!("content type is {shown:?}, allowed is application/json")));
     }
     let limit = site.process.settings.limits.chat_body.as_u64() as usize;
-    let (bytes, share): (_, Share) = body::read(request, payload, limit, "the JSON body", &site.process).await?;
+    let (bytes, share) = body::read(request, payload, limit, "the JSON body", &site.process).await?;
     ask.told.bytes_in = bytes.len();
-    let wanted = Wanted::read(&bytes, form)?;
-    drop(share);
-    ask.told.model = Some(wanted.model.clone());
-    ask.told.rows = wanted.answers;
-    Ok(wanted)
+    Ok((bytes, share))
 }
 
 async fn whole(

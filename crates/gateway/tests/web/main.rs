@@ -2,6 +2,7 @@
 
 mod chat_page;
 mod client;
+mod embeddings;
 mod gateway;
 mod http;
 mod nginx;
