@@ -91,3 +91,35 @@ fn apaches_python_library_works_in_each_protocol() {
         assert!(seen["fault"][1].as_str().is_some_and(|message| message.contains("nope")), "{seen}");
     }
 }
+
+#[test]
+fn the_streaming_example_for_python_runs_as_it_stands() {
+    let models = tempfile::tempdir().expect("a temporary folder");
+    let (from, to) = (repository().join("crates/generate/testdata/tiny-llama"), models.path().join("talk"));
+    std::fs::create_dir_all(to.join("onnx")).expect("a folder");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+        std::fs::copy(from.join(file), to.join(file)).expect("a copy");
+    }
+    let settings = "task = \"chat\"\n[chat]\ntemperature = 0.0\nkv_bytes = 1048576\n";
+    std::fs::write(to.join("model.toml"), settings).expect("a file");
+    let parts = Parts { models: vec![models.path().to_owned()], only: Vec::new(), web: false, ..Parts::default() };
+    let stand = Stand::start(parts);
+    let generated = stand.folder().join("gen");
+    std::fs::create_dir(&generated).expect("a fresh folder");
+    let idl = repository().join("idl/chat.thrift");
+    let made = Command::new("thrift").args(["-r", "--gen", "py", "-out"]).arg(&generated).arg(idl).status();
+    assert!(made.expect("the Thrift compiler runs").success());
+    let example = |model: &str| {
+        let mut command = Command::new(repository().join(".venv/bin/python"));
+        command.arg(repository().join("docs/clients/chat.py")).args([&stand.thrift(), model, "Hello"]);
+        command.env("PYTHONPATH", &generated).env("PYTHONIOENCODING", "utf-8").output().expect("python runs")
+    };
+    let output = example("talk");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.contains("[LENGTH, ") && told.contains(" tokens, "), "{told}");
+    // A random model says nothing that makes sense, but it says it until its context of 256 tokens is full.
+    assert!(output.stdout.len() > 100, "{}", String::from_utf8_lossy(&output.stdout));
+    let output = example("nobody");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("`nobody`") && told.contains("(request "), "{told}");
+}

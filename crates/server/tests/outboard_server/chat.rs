@@ -184,6 +184,56 @@ fn a_stream_asked_again_gives_the_same_and_what_was_acknowledged_is_gone() {
 }
 
 #[test]
+fn starts_of_one_key_at_the_same_time_are_one_stream_and_other_callers_have_their_own() {
+    let server = server(&[]);
+    let request = start(1, chat("Once upon a time", 30));
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| client(&server).start(&request).unwrap())).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let named = StartRequest { base: caller("somebody"), ..request };
+    let mut client = client(&server);
+    let other = client.start(&named).unwrap();
+    assert_ne!(other, ids[0]);
+    assert_eq!(client.rest(&other, 0).len(), client.rest(&ids[0], 0).len());
+}
+
+fn caller(name: &str) -> Option<Base> {
+    Some(Base { caller: Some(name.to_owned()), ..Base::default() })
+}
+
+#[test]
+fn what_the_cache_holds_is_of_use_to_the_same_caller_alone() {
+    let server = server(&[]);
+    let cached = |name| {
+        let text = "Once upon a time there was a server that had a slot for every conversation.";
+        let usage = complete(&server, &ChatRequest { base: caller(name), ..chat(text, 2) }).usage.unwrap();
+        (usage.prompt_tokens.unwrap(), usage.cached_tokens.unwrap())
+    };
+    let (tokens, first) = cached("one");
+    assert_eq!((first, cached("two").1), (0, 0));
+    // All but the last, whose logits the answer begins with.
+    assert_eq!(cached("one").1, tokens - 1);
+}
+
+#[test]
+fn a_deadline_ends_a_stream_and_a_whole_answer() {
+    let server = server(&[]);
+    let soon = Some(Base { timeout_ms: Some(50), ..Base::default() });
+    let mut client = client(&server);
+    // Behind others that take longer than that.
+    let others: Vec<String> = (10..26).map(|key| client.start(&start(key, long())).unwrap()).collect();
+    let id = client.start(&StartRequest { base: soon.clone(), ..start(1, chat("Once", 250)) }).unwrap();
+    let pieces = client.rest(&id, 0);
+    assert_eq!((last(&pieces).len(), pieces.last().unwrap().error), (1, Some(FaultCode::DEADLINE_EXCEEDED)));
+    let late = ChatRequest { base: soon, ..chat("Once", 250) };
+    let fault = server.call(&methods::COMPLETE, &late).unwrap().unwrap_err();
+    assert_eq!(fault.code, Some(FaultCode::DEADLINE_EXCEEDED));
+    others.iter().for_each(|id| assert_eq!(client.stop(id).unwrap().stopped, Some(true)));
+}
+
+#[test]
 fn an_id_of_another_process_is_not_found_and_names_it() {
     let server = server(&[]);
     let mut client = client(&server);
