@@ -64,7 +64,7 @@ impl Backend {
         let (request, options) = placed(request, caller, deadline);
         let (_, reply) = where_it_belongs(&self.channel, options, async |options| {
             let call_id = CallId::random();
-            let mut request = ChatRequest { base: Some(base(request_id, call_id)), ..request.clone() };
+            let mut request = ChatRequest { base: Some(said_by(caller, request_id, call_id)), ..request.clone() };
             let options = options.with_call_id(call_id);
             let reply = self.channel.call(&idl::methods::COMPLETE, &mut request, options).await;
             reply.map_err(|error| Refused::channel(error, false))?.map_err(Refused::thrown)
@@ -88,7 +88,8 @@ impl Backend {
         let (request, options) = placed(request, caller, times.deadline);
         let began = Instant::now();
         let (_, begun) = where_it_belongs(&self.channel, options, async |options| {
-            let mut stream = ChatStream::start(&self.channel, request.clone(), request_id, options, times).await?;
+            let mut stream =
+                ChatStream::start(&self.channel, request.clone(), caller, request_id, options, times).await?;
             let left = times.first.left(Instant::now());
             match tokio::time::timeout(left, stream.first()).await {
                 Ok(pieces) => Ok((stream, pieces?)),
@@ -109,6 +110,11 @@ fn placed(mut request: ChatRequest, caller: &str, deadline: Deadline) -> (ChatRe
     let key = conversation(&request, caller);
     request.conversation = Some(format!("{key:016x}"));
     (request, CallOptions::new(deadline).with_affinity(key))
+}
+
+/// The servers keep what callers have in their caches, and how many streams each may have, apart by this name.
+fn said_by(caller: &str, request_id: &RequestId, call_id: CallId) -> Base {
+    Base { caller: Some(format!("gateway for {caller}")), ..base(request_id, call_id) }
 }
 
 /// Who talks with which model, and how the talk began: this stays the same from turn to turn.
@@ -173,6 +179,7 @@ impl Refused {
 pub(crate) struct ChatStream {
     channel: Channel,
     endpoint: EndpointId,
+    caller: String,
     request_id: RequestId,
     id: String,
     /// The first piece that has not come yet.
@@ -190,18 +197,19 @@ impl ChatStream {
     async fn start(
         channel: &Channel,
         chat: ChatRequest,
+        caller: &str,
         request_id: &RequestId,
         options: CallOptions,
         times: StreamTimes,
     ) -> Result<Self, Refused> {
         let endpoint = options.endpoint.expect("an attempt is made at one server");
-        let (channel, request_id) = (channel.clone(), request_id.clone());
+        let (channel, request_id, caller) = (channel.clone(), request_id.clone(), caller.to_owned());
         let (sender, receiver) = oneshot::channel();
         // By itself: a client that leaves now would leave a stream behind whose name nobody knows.
         tokio::spawn(async move {
             let key = CallId::random();
             let mut request = StartRequest {
-                base: Some(base(&request_id, key)),
+                base: Some(said_by(&caller, &request_id, key)),
                 stream_key: Some(Bytes::copy_from_slice(&key.0)),
                 chat: Some(chat),
                 bound: Some(true),
@@ -212,6 +220,7 @@ impl ChatStream {
                 Ok(Ok(reply)) => Ok(Self {
                     channel,
                     endpoint,
+                    caller,
                     request_id,
                     id: reply.stream_id.unwrap_or_default(),
                     from: 0,
@@ -267,7 +276,7 @@ impl ChatStream {
 
     async fn poll(&mut self) -> Result<Vec<Piece>, Fault> {
         let mut request = NextRequest {
-            base: Some(Base { call_id: None, ..base(&self.request_id, CallId::random()) }),
+            base: Some(said_by(&self.caller, &self.request_id, CallId::random())),
             stream_id: Some(self.id.clone()),
             from_piece: Some(self.from),
             wait_ms: Some(i32::try_from(self.times.wait.as_millis()).unwrap_or(i32::MAX)),
@@ -310,8 +319,10 @@ impl ChatStream {
         }
         // Without a runtime the process is ending, and its connections with it, which ends the stream, too.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let mut request =
-            StopRequest { base: Some(base(&self.request_id, CallId::random())), stream_id: Some(self.id.clone()) };
+        let mut request = StopRequest {
+            base: Some(said_by(&self.caller, &self.request_id, CallId::random())),
+            stream_id: Some(self.id.clone()),
+        };
         let (channel, endpoint) = (self.channel.clone(), self.endpoint);
         runtime.spawn(async move {
             let options = CallOptions::new(Deadline::after(Instant::now(), STOP)).with_endpoint(endpoint);

@@ -454,6 +454,19 @@ fn a_conversation_stays_where_it_began_and_moves_when_it_must() {
     assert_eq!(counts(&other) - before, 1);
 }
 
+#[test]
+fn the_servers_can_tell_callers_apart() {
+    let (server, gateway) = both(&[]);
+    for (caller, stream) in [("192.0.2.7", false), ("192.0.2.8", true)] {
+        let body = chat("words", json!({"stream": stream}));
+        let headers = [JSON, ("x-real-ip", caller)];
+        assert_eq!(ask(&gateway.address, "POST", CHAT, &headers, body.as_bytes()).status, 200);
+    }
+    assert_eq!(server.talker.callers(), ["gateway for anonymous@192.0.2.7", "gateway for anonymous@192.0.2.8"]);
+    let requests = server.talker.requests();
+    assert_ne!(requests[0].conversation, requests[1].conversation, "the same words of another caller");
+}
+
 /// A chat with these turns is answered.
 fn talk(gateway: &Gateway, turns: &[&str], stream: bool) {
     let roles = ["user", "assistant"].into_iter().cycle();

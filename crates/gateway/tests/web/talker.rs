@@ -38,6 +38,7 @@ pub(crate) struct Begun {
 #[derive(Default)]
 pub(crate) struct Talker {
     pub(crate) requests: Mutex<Vec<ChatRequest>>,
+    callers: Mutex<Vec<String>>,
     streams: Mutex<BTreeMap<String, Begun>>,
     /// Everything is turned away.
     pub(crate) full: AtomicBool,
@@ -100,7 +101,14 @@ impl Talker {
         self.requests.lock().expect("no panic").clone()
     }
 
-    fn note(&self, request: &ChatRequest) -> Result<String, Fault> {
+    /// What each request says of who asks.
+    pub(crate) fn callers(&self) -> Vec<String> {
+        self.callers.lock().expect("no panic").clone()
+    }
+
+    fn note(&self, request: &ChatRequest, base: Option<&idl::base::Base>) -> Result<String, Fault> {
+        let caller = base.and_then(|base| base.caller.clone()).unwrap_or_default();
+        self.callers.lock().expect("no panic").push(caller);
         self.requests.lock().expect("no panic").push(request.clone());
         if self.full.load(Ordering::SeqCst) {
             return Err(Fault::overloaded("64 prompts are waiting, which is the limit"));
@@ -167,7 +175,7 @@ impl idl::Chat for Talker {
 
     async fn complete(&self, _: CallContext, request: ChatRequest) -> Result<ChatReply, Thrown> {
         let request_id = id(&request.base);
-        let model = self.note(&request).map_err(|fault| Thrown::thrown(fault, &request_id))?;
+        let model = self.note(&request, request.base.as_ref()).map_err(|fault| Thrown::thrown(fault, &request_id))?;
         if model == "silent" {
             let call_id = request.base.as_ref().and_then(|base| base.call_id.clone()).unwrap_or_default();
             self.seen.cancelled(&call_id).await;
@@ -179,7 +187,7 @@ impl idl::Chat for Talker {
     async fn start(&self, _: CallContext, request: StartRequest) -> Result<StartReply, Thrown> {
         let request_id = id(&request.base);
         let chat = request.chat.unwrap_or_default();
-        let model = self.note(&chat).map_err(|fault| Thrown::thrown(fault, &request_id))?;
+        let model = self.note(&chat, request.base.as_ref()).map_err(|fault| Thrown::thrown(fault, &request_id))?;
         let stream = Begun {
             bound: request.bound == Some(true),
             timeout_ms: request.base.and_then(|base| base.timeout_ms).unwrap_or_default(),
