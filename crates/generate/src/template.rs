@@ -118,7 +118,7 @@ impl Template {
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_template_owned("chat", source)?;
+        environment.add_template_owned("chat", without_generation(&source))?;
         Ok(Self { environment, bos, eos })
     }
 
@@ -130,12 +130,34 @@ impl Template {
         let template = self.environment.get_template("chat").map_err(|error| error.to_string())?;
         let values = context! {
             messages => Value::from(Serde(messages)),
+            // Templates ask whether there are any, as `is defined` or as `is not none`.
+            tools => Value::from(()),
+            documents => Value::from(()),
             bos_token => self.bos.as_deref().unwrap_or_default(),
             eos_token => self.eos.as_deref().unwrap_or_default(),
             add_generation_prompt => true,
         };
         template.render(values).map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned))
     }
+}
+
+/// Without `generation` blocks, which tell a trainer which words are the model's: for us they are only what is in them.
+fn without_generation(source: &str) -> String {
+    let (mut told, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(at) = rest.find("{%") {
+        let end = rest[at..].find("%}").map_or(rest.len(), |end| at + end + 2);
+        let tag = &rest[at..end];
+        told.push_str(&rest[..at]);
+        // The tag's own marks stay: they say which space around it goes.
+        match tag.trim_matches(['{', '%', '-', '+', '}']).trim() {
+            "generation" => told.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => told.push_str(&tag.replace("endgeneration", "endif")),
+            _ => told.push_str(tag),
+        }
+        rest = &rest[end..];
+    }
+    told.push_str(rest);
+    told
 }
 
 /// What Python, in which templates are written, takes for space: the separators of ASCII as well.

@@ -42,10 +42,12 @@ TEMPLATES = {
 {% endif %}
 {% endfor %}
 """,
-    # set, trim, the first token, what is and is not defined.
+    # set, trim, the first token, what is and is not defined, a block for trainers.
     "llama-bpe": """{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|im_start|>' +
  message['role'] + '\n\n' + message['content'] | trim + '<|im_end|>' %}{% if loop.index0 == 0 %}{% set content = bos_token +
- content %}{% endif %}{{ content }}{% endfor %}{%- if tools is defined and tools is not none %}{{ tools | tojson }}{% endif %}
+ content %}{% endif %}{% if message['role'] == 'assistant' %}  {%- generation -%}  {{ content }}
+{% endgeneration %}
+{% else %}{{ content }}{% endif %}{% endfor %}{%- if tools is not none %}{{ tools | tojson }}{% endif %}{% if documents is defined %}.{% endif %}
 {%- if not date_string is defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}{{- date_string }}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}""",
     # Whitespace control, in, names, membership.
