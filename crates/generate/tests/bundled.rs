@@ -25,7 +25,7 @@ impl Running {
     /// Takes one event.
     fn hear(&mut self) {
         // Only so that a test that waits in vain ends.
-        match self.events.recv_timeout(Duration::from_secs(120)).expect("an event") {
+        match self.events.recv_timeout(Duration::from_secs(600)).expect("an event") {
             Event::Piece { token, .. } => self.told.extend(token.map(|chosen| chosen.token)),
             Event::Finished { finish, usage, .. } => self.ended = Some((finish, usage.cached)),
             Event::Failed(reason) => panic!("{reason}"),
