@@ -1,25 +1,36 @@
 //! How many tokens a second a model gives to so many answers at once, without any server around it.
 //!
-//! tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread]]
+//! tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread | json]]
 //!
 //! FOLDER is a model in Hugging Face's layout. Every stream gets the same prompt of 64 tokens and gives TOKENS greedy ones; with
-//! `spread` the lengths lie evenly between TOKENS and a share of it, in no order, so that streams leave holes. Prints one line of
+//! `spread` the lengths lie evenly between TOKENS and a share of it, in no order, so that streams leave holes; with
+//! `json` they are held to an array of TOKENS and more objects. Prints one line of
 //! JSON; `decode_per_second` counts from the moment when all streams have their first token.
 
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use generate::{Event, Format, Generator, Limits, Owner, Request, Sampling, Tokens};
+use generate::{Event, Format, Generator, Limits, Owner, Request, Sampling, Tokens, Vocabulary};
 use runtime::{Blueprint, Decoder, DeviceWish, LibraryChoice, Runtime, SessionOptions};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [folder, streams, tokens, rest @ ..] = words.as_slice() else {
-        eprintln!("tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread]]");
+        eprintln!("tokens_per_second FOLDER STREAMS TOKENS [THREADS [spread | json]]");
         std::process::exit(2);
     };
     let number = |text: &String| text.parse::<usize>().expect("a count is a number");
     let (streams, tokens) = (number(streams), number(tokens));
+    let json = rest.get(1).is_some_and(|word| word == "json");
+    let format = if json {
+        Format::JsonSchema(format!(
+            "{{\"type\": \"array\", \"items\": {{\"type\": \"object\", \"required\": [\"name\"]}}, \"minItems\": {tokens}}}"
+        ))
+    } else {
+        Format::Text
+    };
+    let vocabulary = json.then(|| Vocabulary::open(folder.as_ref()).expect("it has a tokeniser"));
+    let known = vocabulary.map_or_else(Tokens::default, |vocabulary| vocabulary.tokens());
     let spread = rest.get(1).is_some_and(|word| word == "spread");
     // 7 has no factor in common with 16, 8 or 4: each stream gets another share.
     let length = |stream: usize| if spread { (tokens * (stream * 7 % streams + 1)).div_ceil(streams) } else { tokens };
@@ -32,7 +43,7 @@ fn main() {
     let blueprint = Blueprint::open(runtime, format!("{folder}/onnx/model.onnx")).expect("there is a model");
     let session = blueprint.session(&options).expect("the model loads");
     let decoder = Decoder::new(session, streams, 64 + tokens).expect("it is a decoder");
-    let generator = Generator::start(decoder, Tokens::default(), Limits::default()).expect("a thread");
+    let generator = Generator::start(decoder, known, Limits::default()).expect("a thread");
     let (send, events) = channel();
     let begin = Instant::now();
     let tickets: Vec<_> = (0..streams)
@@ -43,7 +54,7 @@ fn main() {
                 max_tokens: length(stream),
                 sampling: Sampling { temperature: 0.0, ..Sampling::default() },
                 stops: Vec::new(),
-                format: Format::Text,
+                format: format.clone(),
                 logprobs: None,
                 owner: Owner(stream as u64),
             };
