@@ -4,12 +4,14 @@
 //! so tests run side by side; waiting is for an observed state, with a limit, never for a time.
 
 mod http;
+mod models;
 mod pictures;
 mod process;
 mod stand;
 mod tools;
 
 pub use http::{Answer, Http};
+pub use models::tiny_chat_model;
 pub use pictures::{Tiles, png_of_tile, tile_sheet};
 pub use process::{Program, wait_until};
 pub use stand::{Parts, Stand};

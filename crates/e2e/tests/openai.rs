@@ -1,11 +1,9 @@
 //! OpenAI's own packages for Python and Node, unchanged, through nginx.
 
-use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use e2e::{Parts, Stand, node, python, repository, wait_until};
+use e2e::{Parts, Stand, node, python, tiny_chat_model, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,36 +17,13 @@ fn run(mut client: Command, stand: &Stand, arguments: &[&str]) -> Value {
     seen(client.arg(base_url).args(arguments).output().expect("the client starts"))
 }
 
-/// A folder with a chat model of a few thousand weights.
-fn tiny() -> TempDir {
-    let folder = TempDir::with_prefix("outboard-tiny-").expect("a temporary folder can be made");
-    let (from, to) = (repository().join("crates/generate/testdata/tiny-llama"), folder.path().join("tiny-llama"));
-    copy(&from, &to);
-    let card = "task = \"chat\"\n[chat]\nkv_bytes = 4194304\n";
-    fs::write(to.join("model.toml"), card).expect("a file can be written");
-    folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("in the tree") {
-        let entry = entry.expect("in the tree");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a file can be copied");
-        }
-    }
-}
-
 fn stand(folder: &TempDir) -> Stand {
     Stand::start(Parts { models: vec![folder.path().to_owned()], only: Vec::new(), ..Parts::default() })
 }
 
 #[test]
 fn the_python_package_works_unchanged() {
-    let folder = tiny();
+    let folder = tiny_chat_model();
     let mut stand = stand(&folder);
     let seen = run(python("openai_client.py"), &stand, &["all", "tiny-llama"]);
     let errors = json!({
@@ -84,7 +59,7 @@ fn the_python_package_works_unchanged() {
 
 #[test]
 fn the_node_package_works_unchanged() {
-    let folder = tiny();
+    let folder = tiny_chat_model();
     let stand = stand(&folder);
     let seen = run(node("openai_client.mjs"), &stand, &["tiny-llama"]);
     let errors = json!({

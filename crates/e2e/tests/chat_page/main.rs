@@ -4,7 +4,7 @@ mod talker;
 
 use std::time::Duration;
 
-use e2e::{Parts, Stand, browser, target_folder, wait_until};
+use e2e::{Parts, Stand, browser, target_folder, tiny_chat_model, wait_until};
 use serde_json::{Value, json};
 
 use crate::talker::TalkServer;
@@ -50,6 +50,26 @@ fn a_person_talks_with_a_model() {
     markdown_is_shown_and_never_run(&seen);
     what_went_wrong_is_told(&seen);
     no_mouse_no_storage_no_script_no_room(&seen);
+}
+
+/// The same page before a model that computes what it says.
+#[test]
+fn a_person_talks_with_a_model_of_the_real_server() {
+    let folder = tiny_chat_model();
+    let parts = Parts { models: vec![folder.path().to_owned()], only: Vec::new(), ..Parts::default() };
+    let stand = Stand::start(parts);
+    let output = browser("chat_real.mjs").arg(stand.http().base()).output().expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen = Seen(serde_json::from_slice(&output.stdout).expect("the script prints JSON"));
+    seen.is("/problems", json!([]));
+    let said = seen.text("/said");
+    assert!(said.len() > 20, "{said:?}");
+    seen.has("/facts", &["ended at the most tokens", "first token ", "40 tokens", "tiny-llama"]);
+    // At a temperature of 0 the model says the same again, streamed or whole.
+    seen.is("/again", json!(said));
+    seen.is("/plain", json!(said.trim()));
+    seen.has("/plainFacts", &["ended at the most tokens", "40 tokens", "tiny-llama"]);
+    seen.has("/tooLong", &["256", "longer than the model can read"]);
 }
 
 /// It is announced once, and can be stopped, made anew and asked for otherwise.
