@@ -90,6 +90,10 @@ struct ModelInfo {
   15: i32 max_rows,
   /** The number of classes, known also when `labels` was not asked for. */
   16: optional i32 classes,
+  /** Most tokens of a conversation, prompt and answer together, of a loaded model whose task is CHAT. */
+  17: optional i32 max_context,
+  /** How many of its answers can be in work at the same time. */
+  18: optional i32 slots,
 }
 
 struct ModelsRequest {

@@ -37,7 +37,8 @@ pub(crate) struct Chats {
     pub(crate) deadline: Duration,
 }
 
-/// Whose prefixes and streams they are. What a caller calls itself proves nothing, so it only ever keeps things apart.
+/// Whose prefixes and streams they are. What a caller calls itself proves nothing, so it only ever keeps apart what one address asks
+/// for several, as a gateway does; all of them together are bounded by the models' slots and waiting prompts.
 fn owner(call: &CallContext, base: Option<&Base>) -> String {
     let name = base.and_then(|base| base.caller.as_deref()).unwrap_or_default();
     format!("{} {}", call.peer.caller(), &name[..name.floor_char_boundary(NAME)])

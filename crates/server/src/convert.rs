@@ -153,6 +153,8 @@ pub(crate) fn model_info(model: &Model, with_labels: bool) -> ModelInfo {
         licence: model.licence().map(str::to_owned),
         max_rows: count(what.max_rows),
         classes: what.classes.and_then(count),
+        max_context: what.slots.and_then(|slots| count(slots.context)),
+        slots: what.slots.and_then(|slots| count(slots.count)),
     }
 }
 

@@ -57,7 +57,7 @@ struct Held {
     by_id: HashMap<String, Arc<Stream>>,
     /// Set once the stream is there; until then several that start it wait for one of them.
     by_key: HashMap<Key, Arc<OnceCell<Arc<Stream>>>>,
-    /// Streams that have not ended, by owner.
+    /// Streams that have not ended, by caller.
     open: HashMap<String, usize>,
 }
 
@@ -99,13 +99,13 @@ impl Streams {
         Err(Fault::not_found(message).with_param("stream_id"))
     }
 
-    /// The stream that this owner has started with this key, or the one that `make` opens now.
+    /// The stream that this caller has started with this key, or the one that `make` opens now.
     ///
     /// # Errors
-    /// Those of `make`; Overloaded when the owner has too many.
+    /// Those of `make`; Overloaded when the caller has too many.
     pub(super) async fn start<W>(
         &self,
-        owner: String,
+        caller: String,
         key: [u8; 16],
         bound: Option<Arc<Peer>>,
         make: impl FnOnce(Seat) -> W,
@@ -113,7 +113,7 @@ impl Streams {
     where
         W: Future<Output = Result<Arc<Stream>, Fault>>,
     {
-        let key = (owner, key);
+        let key = (caller, key);
         let cell = Arc::clone(self.0.held.lock().by_key.entry(key.clone()).or_default());
         let _unused = Unused { shared: &self.0, key: &key, cell: &cell };
         let open = async || make(self.seat(&key)?).await;
@@ -125,9 +125,9 @@ impl Streams {
     }
 
     fn seat(&self, key: &Key) -> Result<Seat, Fault> {
-        let (owner, limit) = (&key.0, self.0.limits.per_caller);
+        let (caller, limit) = (&key.0, self.0.limits.per_caller);
         let mut held = self.0.held.lock();
-        let open = held.open.entry(owner.clone()).or_default();
+        let open = held.open.entry(caller.clone()).or_default();
         if *open >= limit {
             let message = format!("{open} streams of this caller are open, which is the limit");
             return Err(Fault::overloaded(message).with_retry_after(TRY_AGAIN));
