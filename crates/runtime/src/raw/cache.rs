@@ -1,15 +1,16 @@
 //! Memory that a decoder reads as past and writes as present: keys or values of one layer, in slots.
 //!
-//! In CPU memory it is pages that become real where they are written. On a device it comes from the allocator of the session that
+//! In CPU memory it is pages that become real where they are written, by 4 KiB: with huge pages, the first words in a slot would wait
+//! until all of it is zeroed, which takes some hundred milliseconds. On a device it comes from the allocator of the session that
 //! runs there; nothing of it is ever copied to the CPU. Slots are then copied and zeroed by a graph of one node on the same
 //! device ([`Copier`]): ONNX Runtime has no call for that which its built-in providers serve.
 
-use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
 
+use memmap2::{MmapMut, MmapRaw};
 use ort::AsPointer;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::ortsys;
@@ -64,8 +65,8 @@ fn identity(dtype: DType) -> Vec<u8> {
 
 /// Where a cache lies.
 enum Memory {
-    // The library writes here through the pointers of views while `Cache` is borrowed: hence the cells.
-    Pages(Box<[UnsafeCell<u64>]>),
+    // The library writes here through the pointers of views while `Cache` is borrowed: hence no reference, but a raw mapping.
+    Pages(MmapRaw),
     Allocated(Block),
 }
 
@@ -104,11 +105,13 @@ impl Cache {
     /// In CPU memory. `shape` is slots, heads, context, size.
     pub(crate) fn in_pages(dtype: DType, shape: [usize; 4]) -> ort::Result<Self> {
         let (element, bytes) = extent(dtype, shape)?;
-        let words: Box<[u64]> = vec![0; bytes.div_ceil(8)].into_boxed_slice();
-        // SAFETY: `UnsafeCell<u64>` has the layout of `u64`; the box is taken over as a whole.
-        let words = unsafe { Box::from_raw(Box::into_raw(words) as *mut [UnsafeCell<u64>]) };
+        let pages =
+            MmapMut::map_anon(bytes.max(1)).map_err(|error| ort::Error::new(format!("{bytes} bytes: {error}")))?;
+        // Where this is not known the pages are as the system has them.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::NoHugePage);
         let [_, heads, context, size] = shape;
-        let (memory, description) = (Memory::Pages(words), cpu_memory()?);
+        let (memory, description) = (Memory::Pages(pages.into()), cpu_memory()?);
         Ok(Self { memory, description, bytes, dtype, element, heads, context, size })
     }
 
@@ -148,8 +151,7 @@ impl Cache {
 
     fn base(&self) -> *mut u8 {
         match &self.memory {
-            // The pointer of the whole slice, so that it may be used for all of it.
-            Memory::Pages(words) => words.as_ptr().cast_mut().cast(),
+            Memory::Pages(pages) => pages.as_mut_ptr(),
             Memory::Allocated(block) => block.start.cast(),
         }
     }
@@ -163,9 +165,9 @@ impl Cache {
         assert!((first + count) * self.slot_bytes() <= self.bytes, "slots outside the cache");
         let shape = [count, self.heads, self.context, self.size].map(|size| size as i64);
         let mut value = ptr::null_mut();
-        // SAFETY: the range was checked, the memory outlives the value (borrowed for its lifetime) and is in cells or no memory of
-        // Rust's, so that writing through the pointer is allowed; it lies where its description says. Alignment is that of u64
-        // or better. A size that does not fit is refused.
+        // SAFETY: the range was checked, the memory outlives the value (borrowed for its lifetime) and no reference of Rust's points into it,
+        // so that writing through the pointer is allowed; it lies where its description says. Alignment is that of a page or of the
+        // allocator's blocks. A size that does not fit is refused.
         ortsys![unsafe CreateTensorWithDataAsOrtValue(
             self.description.ptr(),
             self.base().add(first * self.slot_bytes()).cast(),
