@@ -162,6 +162,8 @@ fn a_schema_that_cannot_be_kept_is_refused_with_a_reason() {
         (json!({"type": "integer", "minimum": 5, "maximum": 4}).to_string(), ""),
         (json!({"$ref": "https://example.com/person.json"}).to_string(), "example.com"),
         (json!({"$ref": "file:///etc/passwd"}).to_string(), "passwd"),
+        (json!({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}).to_string(), "oneOf"),
+        (json!({"type": "string", "if": {"maxLength": 3}, "then": {"minLength": 1}}).to_string(), "if"),
         (json!({"$ref": "#/$defs/nowhere"}).to_string(), "nowhere"),
         (json!({"$ref": "#"}).to_string(), ""),
         (format!("{{\"description\": \"{}\"}}", "x".repeat(SCHEMA_BYTES)), "the limit is 131072"),
