@@ -168,7 +168,13 @@ fn read_export(path: &Path) -> Result<(Settings, Vec<String>), StoreError> {
     let text = |file: &str| text(Path::new(file));
     let (config, preprocessor) = (text(hugging_face::CONFIG)?.unwrap_or_default(), text(hugging_face::PREPROCESSOR)?);
     let has_tokenizer = path.join(hugging_face::TOKENIZER).is_file();
-    hugging_face::read(&config, preprocessor.as_deref(), has_tokenizer).map_err(wrong)
+    let (mut settings, labels) = hugging_face::read(&config, preprocessor.as_deref(), has_tokenizer).map_err(wrong)?;
+    if settings.task == Task::Chat
+        && let Some(generation) = text(hugging_face::GENERATION)?
+    {
+        settings.chat = hugging_face::recommended(&generation).map_err(wrong)?;
+    }
+    Ok((settings, labels))
 }
 
 /// Whether a path stays below the folder that it is joined to.
@@ -308,6 +314,23 @@ mod tests {
         write(root.path(), "m/modules.json", &steps("../1_Pooling"));
         let error = read(&root.path().join("m")).expect_err("it leads out").to_string();
         assert!(error.contains("m: modules.json") && error.contains("../1_Pooling"), "{error}");
+    }
+
+    #[test]
+    fn a_language_model_is_asked_as_its_makers_recommend_unless_a_person_says_otherwise() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        write(root.path(), "m/onnx/model.onnx", "");
+        write(root.path(), "m/config.json", r#"{"architectures": ["Qwen2ForCausalLM"]}"#);
+        write(root.path(), "m/tokenizer.json", "{}");
+        write(root.path(), "m/generation_config.json", r#"{"eos_token_id": [1, 2], "temperature": 0.7, "top_p": 0.8}"#);
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!(
+            (model.settings.task, model.settings.chat.temperature, model.settings.chat.top_p),
+            (Task::Chat, 0.7, 0.8)
+        );
+        write(root.path(), "m/model.toml", "task = \"chat\"");
+        let model = read(&root.path().join("m")).expect("reads").expect("is a model");
+        assert_eq!(model.settings.chat, crate::Chat::default());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use vision::{ColorOrder, Filter, Fit, InputTable, Recipe};
 
+use crate::chat::Chat;
 use crate::settings::{Activation, Output, Settings, Task};
 
 /// The model file of an export, below its folder.
@@ -18,6 +19,8 @@ pub(crate) const MODEL: &str = "onnx/model.onnx";
 pub(crate) const CONFIG: &str = "config.json";
 /// How a picture becomes a row.
 pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+/// How the makers of a language model want it to be asked.
+pub(crate) const GENERATION: &str = "generation_config.json";
 /// How a text becomes tokens.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
@@ -110,6 +113,36 @@ pub(crate) fn trained_context(config: &str) -> Result<Option<usize>, String> {
     }
     let length: Length = serde_json::from_str(config).map_err(|error| format!("{CONFIG}: {error}"))?;
     Ok(length.max_position_embeddings)
+}
+
+/// What `generation_config.json` says of sampling, which is what the model's makers recommend. Null and absent mean the default.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Generation {
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    top_k: Option<usize>,
+    min_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+}
+
+/// A language model's settings by the recommendation of its makers.
+///
+/// # Errors
+/// File, key, value and what is allowed.
+pub(crate) fn recommended(generation: &str) -> Result<Chat, String> {
+    let from: Generation = serde_json::from_str(generation).map_err(|error| format!("{GENERATION}: {error}"))?;
+    let default = Chat::default();
+    let chat = Chat {
+        temperature: from.temperature.unwrap_or(default.temperature),
+        top_p: from.top_p.unwrap_or(default.top_p),
+        top_k: from.top_k.unwrap_or(default.top_k),
+        min_p: from.min_p.unwrap_or(default.min_p),
+        repetition_penalty: from.repetition_penalty.unwrap_or(default.repetition_penalty),
+        ..default
+    };
+    chat.check().map_err(|reason| format!("{GENERATION}: {reason}"))?;
+    Ok(chat)
 }
 
 /// `{"0": "cat", "1": "dog"}`: every index from 0 without a gap.
@@ -295,6 +328,10 @@ mod tests {
         assert_eq!((settings.task, settings.intra_threads()), (Task::Chat, 0));
         assert_eq!(trained_context(config), Ok(Some(4096)));
         assert_eq!(trained_context("{}"), Ok(None));
+        let recommended = recommended(r#"{"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": null}"#);
+        assert_eq!(recommended, Ok(Chat { temperature: 0.7, top_k: 20, ..Chat::default() }));
+        let error = super::recommended(r#"{"temperature": 7}"#).expect_err("out of range");
+        assert_eq!(error, "generation_config.json: `chat.temperature` is 7, allowed is 0 to 2");
         assert!(trained_context(r#"{"max_position_embeddings": -1}"#).expect_err("no length").contains(CONFIG));
     }
 }
