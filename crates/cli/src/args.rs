@@ -105,6 +105,23 @@ pub(crate) enum Call {
         #[command(flatten)]
         target: Target,
     },
+    /// Makes vectors of texts, and says how alike each is to the first one.
+    #[command(
+        after_help = "Example:\n  outboard call embed 'A cat sleeps.' 'The kitten naps.' 'Shares fell on Monday.'"
+    )]
+    Embed {
+        /// The texts, each one argument.
+        #[arg(required = true)]
+        texts: Vec<String>,
+        /// The model.
+        #[arg(long, default_value = "all-minilm-l6-v2")]
+        model: String,
+        /// Cut a text that is too long instead of refusing it.
+        #[arg(long)]
+        truncate: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Talks with a language model: the answer appears as it is made.
     #[command(
         after_help = "Without a prompt the prompt is read from standard input; at a terminal that is a conversation, in which \

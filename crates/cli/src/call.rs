@@ -2,6 +2,7 @@
 
 mod chat;
 mod classify;
+mod embed;
 mod infer;
 mod models;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(call: &Call) -> Result<(), Failure> {
                 models::models(model.as_deref(), &target).await
             }
             Call::Classify { files, model, top_k, target } => classify::classify(files, model, *top_k, target).await,
+            Call::Embed { texts, model, truncate, target } => embed::embed(texts, model, *truncate, target).await,
             Call::Chat(asked) => chat::chat(asked).await,
             Call::Infer { model, input, output, target } => infer::infer(model, input, output, target).await,
         }

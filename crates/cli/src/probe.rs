@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use idl::chat::ChatRequest;
 use idl::health::{CheckRequest, ServingStatus};
 use idl::inference::{
-    ClassifyRequest, DataType, InferRequest, ModelInfo, ModelState, ModelsRequest, Task, Tensor, TensorSpec,
+    ClassifyRequest, DataType, EmbedRequest, InferRequest, ModelInfo, ModelState, ModelsRequest, Task, Tensor,
+    TensorSpec,
 };
 
 use crate::args::Probe;
@@ -16,6 +18,9 @@ use crate::tensor_text::{bytes_of, name_of};
 
 /// A gray picture of 8x8 px, so that a probe needs no file.
 const PICTURE: &[u8] = include_bytes!("probe.png");
+
+/// What language models and embedding models are asked.
+const TEXT: &str = "Are you there?";
 
 /// Most bytes of one input of `--deep`: what a server takes in one message by default.
 const MOST_ZEROS: usize = 16 << 20;
@@ -66,14 +71,28 @@ async fn deep(client: &Client, probe: &Probe) -> Result<(), Failure> {
     let models = client.call(&idl::methods::MODELS, request).await?.models.unwrap_or_default();
     for model in models.iter().filter(|model| model.state == Some(ModelState::READY)) {
         let name = model.name.clone().unwrap_or_default();
-        let ran = if model.task == Some(Task::CLASSIFY) {
-            let images = Some(vec![Bytes::from_static(PICTURE)]);
-            let request = ClassifyRequest { model: Some(name.clone()), images, ..ClassifyRequest::default() };
-            client.call(&idl::methods::CLASSIFY, request).await.map(|_| ())
-        } else {
-            let request =
-                InferRequest { model: Some(name.clone()), inputs: Some(zeros(model)?), ..InferRequest::default() };
-            client.call(&idl::methods::INFER, request).await.map(|_| ())
+        let asked = Some(name.clone());
+        let ran = match model.task {
+            Some(Task::CLASSIFY) => {
+                let images = Some(vec![Bytes::from_static(PICTURE)]);
+                let request = ClassifyRequest { model: asked, images, ..ClassifyRequest::default() };
+                client.call(&idl::methods::CLASSIFY, request).await.map(|_| ())
+            }
+            Some(Task::EMBED) => {
+                let texts = Some(vec![TEXT.to_owned()]);
+                let request = EmbedRequest { model: asked, texts, ..EmbedRequest::default() };
+                client.call(&idl::methods::EMBED, request).await.map(|_| ())
+            }
+            Some(Task::CHAT) => {
+                let (prompt, max_tokens) = (Some(TEXT.to_owned()), Some(1));
+                let request = ChatRequest { model: asked, prompt, max_tokens, ..ChatRequest::default() };
+                client.call(&idl::methods::COMPLETE, request).await.map(|_| ())
+            }
+            _ => {
+                let inputs = Some(zeros(model)?);
+                let request = InferRequest { model: asked, inputs, ..InferRequest::default() };
+                client.call(&idl::methods::INFER, request).await.map(|_| ())
+            }
         };
         ran.map_err(|failure| Failure::new(failure.status, format!("model {name}: {}", failure.message)))?;
     }

@@ -66,7 +66,7 @@ fn models_are_listed_from_either_way_of_naming_the_server() {
     let fake = Fake::serving();
     for arguments in [&["call", "models", &fake.address][..], &["call", "models", "--server", &fake.address]] {
         let out = outboard(arguments).with(0).out;
-        assert_eq!(out.lines().count(), 4, "{out}");
+        assert_eq!(out.lines().count(), 5, "{out}");
         assert!(out.contains("numbers") && out.contains("loading"), "{out}");
     }
     let out = outboard(&["call", "models", &fake.address, "--model", "numbers", "--json"]).with(0).out;
@@ -185,4 +185,20 @@ fn a_fault_of_infer_and_an_outsized_timeout_are_told_apart_from_usage() {
     outboard(&[&base[..], &["fault-5"]].concat()).with(15);
     // The longest time that can be typed must not overflow a clock.
     outboard(&[&base[..], &["numbers", "--timeout", "1000years"]].concat()).with(0);
+}
+
+#[test]
+fn texts_are_told_with_how_alike_they_are_to_the_first() {
+    let fake = Fake::serving();
+    let base = ["call", "embed", "--server", &fake.address, "ab", "c", "bbb"];
+    let ended = outboard(&base).with(0);
+    let lines: Vec<Vec<&str>> = ended.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][..3], ["cosine", "tokens", "text"]);
+    assert_eq!(lines[1..], [["1.0000", "2", "ab"], ["0.0000", "1", "c"], ["1.0000", "3", "bbb"]]);
+    let out: Value =
+        serde_json::from_str(&outboard(&[&base[..], &["--json", "--truncate"]].concat()).with(0).out).unwrap();
+    assert_eq!(out["results"][1], json!({"text": "c", "tokens": 1, "vector": [0.0, 1.0]}));
+    let seen = fake.seen.lock().unwrap();
+    let asked: Vec<_> = seen.embedded.iter().map(|one| (one.model.as_deref(), one.truncate)).collect();
+    assert_eq!(asked, [(Some("all-minilm-l6-v2"), None), (Some("all-minilm-l6-v2"), Some(true))]);
 }

@@ -49,6 +49,7 @@ pub(crate) struct Seen {
     pub(crate) checks: Vec<CheckRequest>,
     pub(crate) classified: Vec<ClassifyRequest>,
     pub(crate) inferred: Vec<InferRequest>,
+    pub(crate) embedded: Vec<EmbedRequest>,
     pub(crate) started: Vec<StartRequest>,
     pub(crate) stopped: usize,
 }
@@ -172,6 +173,7 @@ impl Methods {
                 ]),
                 ..model("numbers", Task::TENSOR, ModelState::READY)
             },
+            model("sentences", Task::EMBED, ModelState::READY),
             model("unfinished", Task::CLASSIFY, ModelState::LOADING),
         ];
         others.into_iter().chain(talkers).collect()
@@ -233,8 +235,19 @@ impl idl::Inference for Methods {
         Ok(ClassifyReply { results: Some(results), model: request.model, ..ClassifyReply::default() })
     }
 
-    async fn embed(&self, _: CallContext, _: EmbedRequest) -> Result<EmbedReply, Fault> {
-        Ok(EmbedReply::default())
+    /// Two numbers: whether the text has a `b` in it, and whether it has none.
+    async fn embed(&self, _: CallContext, request: EmbedRequest) -> Result<EmbedReply, Fault> {
+        self.seen.lock().unwrap().embedded.push(request.clone());
+        let texts = request.texts.unwrap_or_default();
+        let vector = |text: &String| if text.contains('b') { [1.0_f32, 0.0] } else { [0.0, 1.0] };
+        let bytes: Vec<u8> = texts.iter().flat_map(vector).flat_map(f32::to_le_bytes).collect();
+        Ok(EmbedReply {
+            vectors: Some(bytes.into()),
+            dimensions: Some(2),
+            token_counts: Some(texts.iter().map(|text| text.len() as i32).collect()),
+            model: request.model,
+            ..EmbedReply::default()
+        })
     }
 
     async fn cancel(&self, _: CallContext, _: CancelRequest) {}

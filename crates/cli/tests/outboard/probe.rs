@@ -83,6 +83,8 @@ fn deep_runs_every_ready_model_on_what_it_can_read() {
     assert_eq!(inputs[0].data.as_deref(), Some(&[0; 12][..]));
     assert_eq!(inputs[1].strings, Some(vec![String::new(); 2]));
     assert_eq!(inputs[1].data, None);
+    let [embedded] = &seen.embedded[..] else { panic!("one model of texts, {} calls", seen.embedded.len()) };
+    assert_eq!(embedded.texts.as_ref().map(Vec::len), Some(1));
 }
 
 #[test]
