@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use model_store::{ModelFolder, StoreError, Task};
-use runtime::{Blueprint, DeviceWish, Dim, LibraryChoice, Runtime, SessionOptions, TensorSpec};
+use runtime::{Blueprint, Decoder, DeviceWish, Dim, LibraryChoice, Runtime, Session, SessionOptions, TensorSpec};
 
 use crate::exit::{Failure, NO};
 use crate::say::say;
@@ -52,6 +52,9 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     let blueprint = Blueprint::open(runtime, &model.newest().model).map_err(|error| named(error.to_string()))?;
     let options = SessionOptions { wish, provider_options: settings.provider.clone(), ..SessionOptions::default() };
     let session = blueprint.session(&options).map_err(|error| named(error.to_string()))?;
+    if settings.task == Task::Chat {
+        return check_talker(model, &session).map_err(named);
+    }
     let classes = classes(model, session.outputs());
     let labels = model.labels.len();
     if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels as u64) {
@@ -78,6 +81,34 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
         (None, Some(classes)) => say(format_args!("      no labels for {classes} classes")),
         (None, None) => {}
     }
+    Ok(())
+}
+
+/// A language model: what its graph must be, and the file without which nobody can talk to it.
+fn check_talker(model: &ModelFolder, session: &Session) -> Result<(), String> {
+    let spec = Decoder::spec_of(session)?;
+    if !model.path.join("tokenizer.json").is_file() {
+        return Err("there is no tokenizer.json, so no text can be made tokens of".to_owned());
+    }
+    let trained = model.trained_context().map_err(|error| error.to_string())?;
+    let chat = &model.settings.chat;
+    let context = trained.map_or(chat.max_context, |trained| trained.min(chat.max_context));
+    let bytes = spec.token_bytes().saturating_mul(context);
+    if bytes as u64 > chat.kv_bytes {
+        return Err(format!(
+            "`chat.kv_bytes` is {}, one conversation of {context} tokens (`chat.max_context`) takes {bytes} bytes",
+            chat.kv_bytes
+        ));
+    }
+    say(format_args!("good  {} version {} (chat)", model.name, model.newest().number));
+    say(format_args!(
+        "      {} layers, {} tokens, {} bytes of cache a token",
+        spec.layers,
+        spec.vocabulary,
+        spec.token_bytes()
+    ));
+    say(format_args!("      conversations of {context} tokens take {bytes} bytes of {} each", chat.kv_bytes));
+    say(format_args!("      device {} ({})", session.chosen().device, session.chosen().why));
     Ok(())
 }
 

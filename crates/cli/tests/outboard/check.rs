@@ -62,6 +62,29 @@ fn as_many_labels_as_classes() {
 }
 
 #[test]
+fn a_language_model_is_told_with_its_cache_and_what_it_lacks_is_named() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../generate/testdata/tiny-llama");
+    let folder = TempDir::new().unwrap();
+    let copy = folder.path().join("talk");
+    std::fs::create_dir_all(copy.join("onnx")).unwrap();
+    for file in ["config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+        std::fs::copy(from.join(file), copy.join(file)).unwrap();
+    }
+    std::fs::write(copy.join("model.toml"), "task = \"chat\"").unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(0).out;
+    assert!(
+        out.contains("talk version 1 (chat)") && out.contains("conversations of 256 tokens take 131072 bytes"),
+        "{out}"
+    );
+    std::fs::write(copy.join("model.toml"), "task = \"chat\"\n[chat]\nkv_bytes = 131071").unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(1).out;
+    assert!(out.contains("BAD   talk: `chat.kv_bytes` is 131071"), "{out}");
+    std::fs::remove_file(copy.join("tokenizer.json")).unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(1).out;
+    assert!(out.contains("tokenizer.json"), "{out}");
+}
+
+#[test]
 fn nothing_there_is_1() {
     let folder = TempDir::new().unwrap();
     outboard(&["models", "check", path(folder.path())]).with(1);
