@@ -239,7 +239,14 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   await p.context().setOffline(false);
   await last(p).locator("[data-action=retry]").click();
   await shown(p, "user: history");
+  await idle(p);
   seen.afterOffline = await p.locator("[data-problem] [role=alert]").count();
+  // A new answer that does not come leaves the old one.
+  await p.context().setOffline(true);
+  await last(p).locator("[data-action=retry]").click();
+  await p.locator("[data-problem] [role=alert]").waitFor();
+  seen.failedRetry = await said(p);
+  await p.context().setOffline(false);
   await p.context().close();
 }
 

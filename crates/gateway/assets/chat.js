@@ -107,7 +107,7 @@ function offer() {
 
 function edit(view) {
   stop();
-  view.edit((text) => {
+  view.edit(input.maxLength, (text) => {
     if (text === null) { view.action("edit")?.focus(); return; }
     cutFrom(views.indexOf(view));
     ask(text);
@@ -116,9 +116,10 @@ function edit(view) {
 
 function retry() {
   stop();
-  if (current.turns.at(-1)?.role === "assistant") cutFrom(current.turns.length - 1);
+  const before = current.turns.at(-1)?.role === "assistant" ? current.turns.at(-1) : null;
+  if (before) cutFrom(current.turns.length - 1);
   if (!touch.matches) input.focus();
-  answer();
+  answer(before);
 }
 
 function cutFrom(index) {
@@ -156,13 +157,14 @@ function messages() {
   return all;
 }
 
-async function answer() {
+// `before`: the answer that this one shall replace; it comes back when there is none.
+async function answer(before = null) {
   const { system: _, ...asked } = settings();
   current.settings = settings();
   const body = { ...asked, messages: messages() };
   const turn = { role: "assistant", text: "", model: asked.model };
   const view = add(turn);
-  const here = { controller: new AbortController(), view, begin: performance.now(), first: 0, last: 0, pieces: 0 };
+  const here = { controller: new AbortController(), view, before, begin: performance.now(), first: 0, last: 0, pieces: 0 };
   running = here;
   at("problem").replaceChildren();
   view.waiting = true;
@@ -198,7 +200,7 @@ async function answer() {
 
 // The answer is over, well or not.
 function settle() {
-  const { view, begin, first, last, pieces } = running;
+  const { view, before, begin, first, last, pieces } = running;
   const { turn } = view;
   running = null;
   if (first) {
@@ -208,8 +210,12 @@ function settle() {
   }
   const follow = nearEnd();
   view.waiting = false;
-  if (turn.text) view.show();
-  else cutFrom(views.indexOf(view));
+  if (turn.text) {
+    view.show();
+  } else {
+    cutFrom(views.indexOf(view));
+    if (before) add(before);
+  }
   busy(false);
   offer();
   keep();

@@ -63,12 +63,13 @@ export class TurnView {
     return this.#actions.querySelector(`[data-action="${name}"]`);
   }
 
-  /** Puts a form with the text in the turn's place. `done` gets the new text, or null. */
-  edit(done) {
+  /** Puts a form with the text, of at most so many characters, in the turn's place. `done` gets the new text, or null. */
+  edit(most, done) {
     const form = document.createElement("form");
     form.className = "edit";
     const text = document.createElement("textarea");
     text.value = this.turn.text;
+    text.maxLength = most;
     text.rows = Math.min(10, this.turn.text.split("\n").length + 1);
     text.setAttribute("aria-label", "Edit the message");
     text.dataset.edit = "";

@@ -155,6 +155,7 @@ fn what_went_wrong_is_told(seen: &Seen) {
     seen.is("/askAgain", json!("Ask again"));
     seen.has("/offline", &["cannot be reached", "Check the connection"]);
     seen.is("/afterOffline", json!(0));
+    seen.is("/failedRetry", json!(["history", "user: history"]));
 }
 
 fn no_mouse_no_storage_no_script_no_room(seen: &Seen) {
