@@ -381,6 +381,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_conversation_chooses_the_server_and_travels_to_it() {
+        let key = conversation(&talk(&[("user", "hello")]), "a");
+        let (request, options) = placed(talk(&[("user", "hello")]), "a", Deadline::at(Instant::now()));
+        assert_eq!(options.affinity, Some(key));
+        assert_eq!(request.conversation, Some(format!("{key:016x}")));
+    }
+
+    #[test]
     fn a_prompt_that_goes_on_is_the_same_conversation() {
         let prompt = |text: String| ChatRequest { prompt: Some(text), ..ChatRequest::default() };
         let begin = "\u{e9}".repeat(BEGINNING);

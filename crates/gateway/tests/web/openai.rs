@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 
-use idl::chat::FinishReason;
+use idl::chat::{ChatRequest, FinishReason};
 use idl::fault::FaultCode;
 use serde_json::{Value, json};
 
@@ -427,17 +427,31 @@ fn a_conversation_stays_where_it_began_and_moves_when_it_must() {
         }
         (!first.talker.requests().is_empty() && !second.talker.requests().is_empty()).then_some(())
     });
-    let turns = ["where am I?", "one two thr\u{e9}", "and now?"];
-    let counts = |server: &FakeServer| server.talker.requests().len();
-    let (before_first, before_second) = (counts(&first), counts(&second));
-    for number in 0..8 {
-        talk(&gateway, &turns[..1 + number % 3], number % 2 == 0);
+    // A call's own choice would be the cheaper server: all of them at one, or the turns of some at both.
+    let told = |server: &FakeServer, question: &str| {
+        let asked = |one: &&ChatRequest| {
+            one.messages.iter().flatten().next().and_then(|first| first.content.as_deref()) == Some(question)
+        };
+        server.talker.requests().iter().filter(asked).cloned().collect::<Vec<_>>()
+    };
+    let questions: Vec<String> = (0..16).map(|number| format!("where am I, {number}?")).collect();
+    for so_far in 1..=3 {
+        for (number, question) in questions.iter().enumerate() {
+            talk(&gateway, &[question, "one two thr\u{e9}", "and now?"][..so_far], (number + so_far) % 2 == 0);
+        }
     }
-    let (at_first, at_second) = (counts(&first) - before_first, counts(&second) - before_second);
-    assert!(at_first == 8 || at_second == 8, "{at_first} and {at_second} of 8 turns");
-    let (home, other) = if at_first == 8 { (first, second) } else { (second, first) };
-    let names: Vec<_> = home.talker.requests().into_iter().rev().take(8).map(|one| one.conversation).collect();
-    assert!(names[0].is_some() && names.iter().all(|name| *name == names[0]), "{names:?}");
+    let mut homes = [0, 0];
+    for question in &questions {
+        let (at_first, at_second) = (told(&first, question), told(&second, question));
+        assert_eq!((at_first.len() + at_second.len(), at_first.len() % 3), (3, 0), "{question} is at both");
+        homes[usize::from(at_first.is_empty())] += 1;
+        let names: Vec<_> = at_first.iter().chain(&at_second).map(|one| &one.conversation).collect();
+        assert!(names[0].is_some() && names.iter().all(|name| *name == names[0]), "{names:?}");
+    }
+    assert!(homes[0] > 0 && homes[1] > 0, "{homes:?}: 16 conversations share two servers");
+    let counts = |server: &FakeServer| server.talker.requests().len();
+    let turns = [&questions[0], "and now?"];
+    let (home, other) = if told(&first, &questions[0]).is_empty() { (second, first) } else { (first, second) };
     // A full server's conversations are taken in by the other one.
     home.talker.full.store(true, Ordering::SeqCst);
     let before = counts(&other);
