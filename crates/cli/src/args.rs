@@ -192,7 +192,7 @@ pub(crate) enum Models {
                       the hub's SHA-256. The hub is HF_ENDPOINT, the token for repositories that are not public \
                       HF_TOKEN.\n\nExit status: 0; 1 when it cannot be had, and why; 3 when the hub cannot be \
                       reached.\n\nExamples:\n  outboard models pull onnx-community/SmolLM2-360M-Instruct-ONNX \
-                      --variant q4\n  outboard models pull Xenova/all-MiniLM-L6-v2 --into models --name minilm"
+                      --variant q4\n  outboard models pull Xenova/all-MiniLM-L6-v2 --into my-models --name minilm"
     )]
     Pull {
         /// OWNER/NAME.
@@ -203,9 +203,10 @@ pub(crate) enum Models {
         /// The branch, tag or commit.
         #[arg(long, default_value = "main")]
         revision: String,
-        /// The folder of models that gets it.
-        #[arg(long, default_value = "models")]
-        into: PathBuf,
+        /// The folder of models that gets it [default: models in $OUTBOARD_CACHE or ~/.cache/outboard, which scripts/up
+        /// serves].
+        #[arg(long)]
+        into: Option<PathBuf>,
         /// The model's name here [default: NAME in small letters].
         #[arg(long)]
         name: Option<String>,

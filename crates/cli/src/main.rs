@@ -25,7 +25,8 @@ fn main() -> ExitCode {
         Command::Call(call) => call::run(call),
         Command::Models(Models::Check { folders, onnxruntime }) => check::run(folders, onnxruntime.as_deref()),
         Command::Models(Models::Pull { repository, variant, revision, into, name }) => {
-            pull::run(&pull::Wanted { repository, variant: variant.as_deref(), revision, into, name: name.as_deref() })
+            let (variant, name) = (variant.as_deref(), name.as_deref());
+            pull::run(&pull::Wanted { repository, variant, revision, into: into.as_deref(), name })
         }
         Command::Completions { shell } => {
             // Into memory first: it panics when it cannot write.

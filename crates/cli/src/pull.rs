@@ -29,7 +29,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) repository: &'a str,
     pub(crate) variant: Option<&'a str>,
     pub(crate) revision: &'a str,
-    pub(crate) into: &'a Path,
+    /// Where models are; those of the cache folder when absent.
+    pub(crate) into: Option<&'a Path>,
     pub(crate) name: Option<&'a str>,
 }
 
@@ -61,7 +62,13 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
     };
     let name = wanted.name.map_or_else(|| name.to_ascii_lowercase(), str::to_owned);
     ModelName::parse(&name).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-    let (target, work) = (wanted.into.join(&name), wanted.into.join(format!(".pull-{}", name.replace('/', "--"))));
+    let into = match wanted.into {
+        Some(into) => into.to_owned(),
+        None => runtime::cache_folder()
+            .ok_or_else(|| Failure::new(USAGE, "there is no cache folder without HOME: give --into"))?
+            .join("models"),
+    };
+    let (target, work) = (into.join(&name), into.join(format!(".pull-{}", name.replace('/', "--"))));
     if target.exists() {
         return Err(Failure::new(
             NO,

@@ -143,15 +143,22 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
 }
 
 fn pull(endpoint: &str, into: &Path, arguments: &[&str], token: Option<&str>) -> Ended {
+    let into = into.to_str().unwrap();
+    pull_anywhere(endpoint, Path::new(into), &[arguments, &["--into", into]].concat(), token)
+}
+
+/// Into the cache folder `cache`, unless the arguments say otherwise.
+fn pull_anywhere(endpoint: &str, cache: &Path, arguments: &[&str], token: Option<&str>) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outboard"));
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "HF_TOKEN"] {
         command.env_remove(name);
     }
     command
         .env("HF_ENDPOINT", endpoint)
-        .env("HF_HOME", into.join("no-home"))
+        .env("HF_HOME", cache.join("no-home"))
+        .env("OUTBOARD_CACHE", cache)
         .envs(token.map(|token| ("HF_TOKEN", token)));
-    command.args(["models", "pull"]).args(arguments).arg("--into").arg(into);
+    command.args(["models", "pull"]).args(arguments);
     let Output { status, stdout, stderr } = command.output().expect("outboard starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ended { status: status.code(), out: text(stdout), err: text(stderr) }
@@ -196,8 +203,8 @@ fn the_plain_graph_and_what_describes_it_become_a_folder() {
 fn a_variant_comes_with_its_weights_under_the_plain_name() {
     let (endpoint, _hub) = Hub::new().start();
     let into = TempDir::new().unwrap();
-    pull(&endpoint, into.path(), &["owner/Some-Model", "--variant", "q4", "--name", "mine"], None).with(0);
-    let found = files(&into.path().join("mine/onnx"));
+    pull_anywhere(&endpoint, into.path(), &["owner/Some-Model", "--variant", "q4", "--name", "mine"], None).with(0);
+    let found = files(&into.path().join("models/mine/onnx"));
     assert_eq!(found, [("model.onnx".to_owned(), 200_000), ("model_q4.onnx_data".to_owned(), 400_000)]);
 }
 
