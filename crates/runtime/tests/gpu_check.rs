@@ -63,6 +63,18 @@ fn each_batch_is_measured_beside_the_bare_session() {
 }
 
 #[test]
+fn a_language_model_goes_on_as_on_the_cpu() {
+    let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../generate/testdata/tiny-llama/onnx/model.onnx");
+    let tiny = tiny.to_string_lossy();
+    let output = gpu_check(&["decode", "--device", "cpu", "--batches", "1,8", "--seconds", "0.01", &tiny]);
+    let text = printed(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("| 640 | 1.0000 | 0.995 | 0.0e0 |") && text.contains("\n| 8 | "), "{text}");
+    let echo = gpu_check(&["decode", "--device", "cpu", &model("echo_f32.onnx")]);
+    assert_eq!(echo.status.code(), Some(1), "{}", printed(&echo));
+}
+
+#[test]
 fn a_missing_gpu_is_refused_and_a_device_that_works_is_not() {
     let refused = gpu_check(&["refuse", "--device", "cuda:0"]);
     assert!(refused.status.success(), "{}", printed(&refused));
