@@ -55,6 +55,9 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     if settings.task == Task::Chat {
         return check_talker(model, &session).map_err(named);
     }
+    if settings.task == Task::Embed {
+        needs_tokenizer(model).map_err(named)?;
+    }
     let classes = classes(model, session.outputs());
     let labels = model.labels.len();
     if let Some(classes) = classes.filter(|classes| labels > 0 && *classes != labels as u64) {
@@ -70,6 +73,11 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
     say(format_args!("      device {} ({})", session.chosen().device, session.chosen().why));
     for (provider, nodes) in session.placement() {
         say(format_args!("      {nodes} nodes on {provider}"));
+    }
+    if settings.task == Task::Embed {
+        let embed = &settings.embed;
+        let (most, pooling) = (embed.max_tokens, format!("{:?}", embed.pooling).to_lowercase());
+        say(format_args!("      texts of up to {most} tokens (`embed.max_tokens`), pooled by {pooling}"));
     }
     match (model.labels.first(), classes) {
         (Some(first), Some(classes)) => {
@@ -87,9 +95,7 @@ fn check(model: &ModelFolder, runtime: &'static Runtime) -> Result<(), String> {
 /// A language model: what its graph must be, and the file without which nobody can talk to it.
 fn check_talker(model: &ModelFolder, session: &Session) -> Result<(), String> {
     let spec = Decoder::spec_of(session)?;
-    if !model.path.join("tokenizer.json").is_file() {
-        return Err("there is no tokenizer.json, so no text can be made tokens of".to_owned());
-    }
+    needs_tokenizer(model)?;
     let trained = model.trained_context().map_err(|error| error.to_string())?;
     let chat = &model.settings.chat;
     let context = trained.map_or(chat.max_context, |trained| trained.min(chat.max_context));
@@ -107,9 +113,19 @@ fn check_talker(model: &ModelFolder, session: &Session) -> Result<(), String> {
         spec.vocabulary,
         spec.token_bytes()
     ));
-    say(format_args!("      conversations of {context} tokens take {bytes} bytes of {} each", chat.kv_bytes));
+    say(format_args!(
+        "      one conversation of {context} tokens takes {bytes} bytes, `chat.kv_bytes` is {}",
+        chat.kv_bytes
+    ));
     say(format_args!("      device {} ({})", session.chosen().device, session.chosen().why));
     Ok(())
+}
+
+fn needs_tokenizer(model: &ModelFolder) -> Result<(), String> {
+    if model.path.join("tokenizer.json").is_file() {
+        return Ok(());
+    }
+    Err("there is no tokenizer.json, so no text can be made tokens of".to_owned())
 }
 
 /// How many classes a classifier says it has: the last axis of its scores.

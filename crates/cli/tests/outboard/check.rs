@@ -73,7 +73,7 @@ fn a_language_model_is_told_with_its_cache_and_what_it_lacks_is_named() {
     std::fs::write(copy.join("model.toml"), "task = \"chat\"").unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(0).out;
     assert!(
-        out.contains("talk version 1 (chat)") && out.contains("conversations of 256 tokens take 131072 bytes"),
+        out.contains("talk version 1 (chat)") && out.contains("one conversation of 256 tokens takes 131072 bytes"),
         "{out}"
     );
     std::fs::write(copy.join("model.toml"), "task = \"chat\"\n[chat]\nkv_bytes = 131071").unwrap();
@@ -82,6 +82,23 @@ fn a_language_model_is_told_with_its_cache_and_what_it_lacks_is_named() {
     std::fs::remove_file(copy.join("tokenizer.json")).unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(1).out;
     assert!(out.contains("tokenizer.json"), "{out}");
+}
+
+#[test]
+fn a_model_of_texts_is_told_with_their_length_and_needs_its_tokenizer() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/testdata/tiny-bert");
+    let folder = TempDir::new().unwrap();
+    let copy = folder.path().join("sentences");
+    std::fs::create_dir_all(copy.join("1")).unwrap();
+    std::fs::copy(from.join("model.onnx"), copy.join("1/model.onnx")).unwrap();
+    std::fs::copy(from.join("tokenizer.json"), copy.join("tokenizer.json")).unwrap();
+    std::fs::write(copy.join("model.toml"), "task = \"embed\"\n[embed]\nmax_tokens = 40\npooling = \"cls\"").unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(0).out;
+    assert!(out.contains("sentences version 1 (embed)") && out.contains("up to 40 tokens"), "{out}");
+    assert!(out.contains("pooled by cls"), "{out}");
+    std::fs::remove_file(copy.join("tokenizer.json")).unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(1).out;
+    assert!(out.contains("BAD   sentences: there is no tokenizer.json"), "{out}");
 }
 
 #[test]
