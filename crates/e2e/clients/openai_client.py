@@ -1,9 +1,11 @@
 """OpenAI's own package against the gateway. Prints what it saw as JSON.
 
-    openai_client.py BASE_URL all|limited|gone|cancel MODEL
+    openai_client.py BASE_URL all|limited|gone|cancel|cut MODEL [SERVER_PROCESS]
 """
 
 import json
+import os
+import signal
 import sys
 from typing import Literal
 
@@ -11,7 +13,7 @@ import httpx2
 import openai
 from pydantic import BaseModel
 
-base_url, part, model = sys.argv[1:]
+base_url, part, model = sys.argv[1:4]
 HELLO = [{"role": "user", "content": "hello there"}]
 seen = {}
 
@@ -128,6 +130,21 @@ def cancel():
     seen["too late"] = error(lambda: chat(**endless, extra_headers=late))
 
 
+def cut():
+    """Kills the server in the middle of an answer."""
+
+    def read():
+        for number, _ in enumerate(chat(max_tokens=1500, logit_bias={"2": -100}, stream=True)):
+            if number == 3:
+                os.kill(int(sys.argv[4]), signal.SIGKILL)
+
+    try:
+        read()
+        seen["cut"] = "it came to its end"
+    except openai.APIError as failed:
+        seen["cut"] = [type(failed).__name__, failed.code, failed.type]
+
+
 def limited():
     """From another address, which nginx limits."""
     far = client(http_client=openai.DefaultHttpxClient(transport=httpx2.HTTPTransport(local_address="127.0.0.3")))
@@ -140,5 +157,5 @@ def gone():
     seen["gone streamed"] = error(lambda: chat(max_tokens=2, stream=True))
 
 
-{"all": everything, "cancel": cancel, "limited": limited, "gone": gone}[part]()
+{"all": everything, "cancel": cancel, "cut": cut, "limited": limited, "gone": gone}[part]()
 print(json.dumps(seen))

@@ -96,4 +96,8 @@ fn who_leaves_or_comes_too_late_frees_the_slot() {
     assert!(line.contains("499"), "{line}");
     let generated = stand.server_metric("outboard_chat_generated_tokens_total{");
     assert!(generated < 500.0, "three answers of 1,500 tokens were left early, and {generated} tokens generated");
+    // The package raises what comes as the last event of a stream.
+    let process = stand.server.as_ref().expect("started").id().to_string();
+    let cut = run(python("openai_client.py"), &stand, &["cut", name, &process]);
+    assert_eq!(cut["cut"], json!(["APIError", "unavailable", "server_error"]));
 }
