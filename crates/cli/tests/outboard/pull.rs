@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::{Ended, refused};
+use crate::{Ended, outboard, refused};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -197,6 +197,22 @@ fn the_plain_graph_and_what_describes_it_become_a_folder() {
     assert_eq!(left, ["some-model"], "nothing else is left");
     let again = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
     assert!(again.err.contains("is there already"), "{}", again.err);
+}
+
+#[test]
+fn what_was_fetched_can_be_served() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../generate/testdata/tiny-llama");
+    let read = |name: &str| std::fs::read(tiny.join(name)).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&read("config.json")).unwrap();
+    config["architectures"] = json!(["LlamaForCausalLM"]);
+    let rest = ["tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "onnx/model.onnx_data"];
+    let files =
+        rest.map(|name| (name, read(name))).into_iter().chain([("config.json", config.to_string().into_bytes())]);
+    let (endpoint, _hub) = Hub { files: files.collect(), ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    let ended = outboard(&["models", "check", into.path().to_str().unwrap()]).with(0);
+    assert!(ended.out.contains("some-model version 1 (chat)"), "{}", ended.out);
 }
 
 #[test]
