@@ -79,7 +79,10 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   seen.stopShown = await p.locator("[data-stop]").isVisible();
   seen.liveWhileAnswering = await p.locator("[data-status]").textContent();
   seen.focusWhileAnswering = await focused(p);
+  // The button under the focus goes when the answer ends; the focus stays.
+  await p.locator("[data-stop]").focus();
   await releaseUntil(p, async () => !(await p.locator("[data-stop]").isVisible()));
+  seen.focusAtEnd = await focused(p);
   seen.whole = (await said(p)).at(-1);
   seen.liveAtEnd = await p.locator("[data-status]").textContent();
   seen.facts = await last(p).locator(".turn-facts").textContent();
@@ -168,7 +171,7 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
     "# Pasta for two", "", "Take **one** pan, *some* `salt` and [a recipe](https://example.com/a_b?c=d).", "",
     "1. Boil water", "2. Add", "   - pasta", "   - salt", "3. Wait", "", "> Taste it\n> first.", "",
     "```python", "def cook(minutes):", "    return '<b>done</b>' if minutes > 9 else None  # and a line that is much too long for a phone", "```", "",
-    "| what | grams |", "|---|--:|", "| pasta | 200 |", "| `salt|sea` | 5 |", "", "~~Burn it.~~ See https://example.com/more.",
+    "| what | grams |", "|---|--:|", "| pasta<br>or rice | 200 |", "| `salt|sea` | 5 |", "", "~~Burn it.~~ See https://example.com/more.",
   ].join("\n");
   await ask(p, `show ${text}`);
   const answer = last(p).locator("[data-said]");

@@ -244,10 +244,12 @@ function complain(problem) {
 }
 
 function busy(on) {
-  at("stop").hidden = !on;
-  at("send").hidden = on;
-  // The button that had the focus is gone.
-  if (document.activeElement === document.body && !touch.matches) input.focus();
+  const [shown, gone] = on ? [at("stop"), at("send")] : [at("send"), at("stop")];
+  const focused = document.activeElement === gone;
+  shown.hidden = false;
+  gone.hidden = true;
+  // The focus must not go with the button.
+  if (focused) (touch.matches ? shown : input).focus();
 }
 
 // For screen readers: once at the beginning and once at the end, not with every piece.
@@ -300,6 +302,10 @@ form.addEventListener("change", (event) => {
   if (current.turns.length && !running) keep();
   else current.settings = settings();
   showSettings(current.settings);
+});
+// What was opened is shown.
+form.querySelector("details").addEventListener("toggle", (event) => {
+  if (event.target.open) form.scrollIntoView({ block: "end" });
 });
 function grow() {
   input.rows = Math.max(1, Math.min(8, input.value.split("\n").length));

@@ -360,6 +360,9 @@ function link(text, at, depth) {
 }
 
 function angled(text, at) {
+  // The one tag that models cannot do without, inside of tables.
+  const line = /^<br ?\/?>/i.exec(text.slice(at, at + 6));
+  if (line) return { node: make("br"), next: at + line[0].length };
   const found = /^<(https?:\/\/[^\s<>]{1,2000})>/.exec(text.slice(at, at + 2_010));
   const address = found && safe(found[1]);
   return address ? { node: anchor(address, [document.createTextNode(found[1])]), next: at + found[0].length } : null;

@@ -10,7 +10,7 @@ use minijinja::{Value, context};
 use serde::Serialize;
 
 use crate::ask::Ask;
-use crate::body;
+use crate::body::{self, Share};
 use crate::classify::checked;
 use crate::metrics::Route;
 use crate::pages::{self, Choice, page_head};
@@ -71,8 +71,8 @@ pub(crate) async fn form(request: HttpRequest, site: web::Data<Site>) -> HttpRes
 /// `POST /chat`: the form with the answer. What went wrong stands above the form, which keeps what was written.
 pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Chat);
-    let mut talk = match read(&request, payload, &site).await {
-        Ok(talk) => talk,
+    let (mut talk, _share) = match read(&request, payload, &site).await {
+        Ok(read) => read,
         Err(fault) => return pages::finish(&mut ask, &site, Err(fault.into())),
     };
     let problem = answer(&request, &site, &mut ask, &mut talk).await.err().map(Problem::from);
@@ -162,8 +162,8 @@ fn advice(problem: &Problem) -> &'static str {
     }
 }
 
-/// Reads the form.
-async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Site>) -> Result<Talk, Fault> {
+/// Reads the form; the share is of the memory for bodies, which the conversation takes until it is answered.
+async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Site>) -> Result<(Talk, Share), Fault> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence != "application/x-www-form-urlencoded" {
@@ -173,11 +173,11 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
             "content type is {kind:?}, allowed is application/x-www-form-urlencoded"
         )));
     }
-    let (body, _share) = body::read(request, payload, MOST_FORM, "the form", &site.process).await?;
+    let (body, share) = body::read(request, payload, MOST_FORM, "the form", &site.process).await?;
     let text = std::str::from_utf8(&body).map_err(|error| unreadable("the form", &error))?;
     let fields = web::Query::<Vec<(String, String)>>::from_query(text);
     let fields = fields.map_err(|error| unreadable("the form", &error))?;
-    talk(fields.into_inner())
+    Ok((talk(fields.into_inner())?, share))
 }
 
 fn talk(fields: Vec<(String, String)>) -> Result<Talk, Fault> {

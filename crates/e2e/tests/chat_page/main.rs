@@ -92,6 +92,7 @@ fn an_answer_appears_while_it_is_made(seen: &Seen) {
     for (place, focus) in [
         ("/focusAtStart", "message"),
         ("/focusWhileAnswering", "message"),
+        ("/focusAtEnd", "message"),
         ("/focusAfterStop", "message"),
         ("/focusAfterCancel", "edit"),
         ("/focusAfterEscape", "message"),
@@ -120,7 +121,7 @@ fn markdown_is_shown_and_never_run(seen: &Seen) {
         assert!(tags.contains(&tag), "no <{tag}>: {tags:?}");
     }
     seen.is("/nested", json!(["pasta", "salt"]));
-    seen.is("/cells", json!(["pasta", "200", "salt|sea", "5"]));
+    seen.is("/cells", json!(["pastaor rice", "200", "salt|sea", "5"]));
     let code = "def cook(minutes):\n    return '<b>done</b>' if minutes > 9 else None  # and a line that is much too long \
                 for a phone";
     seen.is("/code", json!(code));
