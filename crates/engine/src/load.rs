@@ -22,7 +22,7 @@ use crate::worker::{Crew, Rows, work};
 
 /// A session with all cores is kept for single rows when it is at least this much quicker than one with one core. It runs only
 /// when nothing else does, so that what it costs beyond that is nobody's.
-const WIDE_PAYS: f64 = 1.15;
+const WIDE_PAYS: f64 = 1.05;
 /// ... and a run takes at least this: below it, waking the other cores costs what they save.
 const WIDE_FROM: Duration = Duration::from_millis(1);
 

@@ -286,7 +286,7 @@ impl Origin {
     fn builder(&self, device: Device) -> ort::Result<SessionBuilder> {
         let mut builder = SessionBuilder::new(self.runtime.environment())?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(self.options.intra_threads)?
+            .with_intra_threads(threads(self.options.intra_threads))?
             // Spinning threads burn some 30 ms of CPU after each run for microseconds of latency.
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
@@ -338,6 +338,16 @@ fn port(name: &str, ty: &ValueType, declared: bool, optional: bool) -> Option<Po
     let shape = declared.then(|| dims.collect());
     let spec = TensorSpec { name: name.to_owned(), dtype, shape, optional };
     Some(Port { spec, name: CString::new(name).ok()? })
+}
+
+/// How many threads share a run. 0 is not handed on: for it the library pins each of its threads to a core, and where the thread
+/// that starts the runs happens to be on the same one, both take turns on it for as long as the scheduler leaves it there (two of
+/// six starts on two cores); and it counts the host's cores where a container has fewer.
+fn threads(wanted: usize) -> usize {
+    match wanted {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        wanted => wanted,
+    }
 }
 
 #[cfg(test)]
