@@ -1,5 +1,6 @@
 //! One request: its id, its deadline, its answer's headers, its log line.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -112,6 +113,14 @@ impl Ask {
                 .with_param(TIMEOUT)
         })?;
         Ok(Deadline::from_millis(self.received, Some(millis), default, limits.longest_deadline))
+    }
+
+    /// As [`Process::in_time`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.process.in_time(work).await
     }
 
     /// Finishes the answer: headers, metrics, the log line.
@@ -230,10 +239,16 @@ impl Drop for Ask {
     fn drop(&mut self) {
         self.process.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.process.metrics.in_flight.dec();
-        if !self.answered {
-            self.process.metrics.left();
-            self.process.metrics.told(&self.told);
-            self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed(), 0);
+        if self.answered {
+            return;
         }
+        // It was told in time that it ends here, and what it was told has not been taken: it is we who go.
+        if *self.process.ending.borrow() {
+            self.record(503, 503, Some(&Problem::Fault(self.process.cut())), 0);
+            return;
+        }
+        self.process.metrics.left();
+        self.process.metrics.told(&self.told);
+        self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed(), 0);
     }
 }

@@ -71,11 +71,12 @@ pub(crate) async fn form(request: HttpRequest, site: web::Data<Site>) -> HttpRes
 /// `POST /chat`: the form with the answer. What went wrong stands above the form, which keeps what was written.
 pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Chat);
-    let (mut talk, _share) = match read(&request, payload, &site).await {
+    let (mut talk, _share) = match site.process.in_time(read(&request, payload, &site)).await {
         Ok(read) => read,
         Err(fault) => return pages::finish(&mut ask, &site, Err(fault.into())),
     };
-    let problem = answer(&request, &site, &mut ask, &mut talk).await.err().map(Problem::from);
+    let answered = site.process.in_time(answer(&request, &site, &mut ask, &mut talk)).await;
+    let problem = answered.err().map(Problem::from);
     let offer = offer(&request, &site, &ask).await.unwrap_or_default();
     let shown = problem.as_ref().map(|problem| (problem, ask.request_id.as_str()));
     let page = site.process.templates.render("chat.html", values(offer, talk, shown));
@@ -119,7 +120,7 @@ impl Offer {
 async fn offer(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> Result<Offer, Problem> {
     let deadline = ask.deadline(request)?;
     // The conversations in the browser can be read without a server, too.
-    Ok(match site.backend.models(&ask.request_id, deadline).await {
+    Ok(match site.process.in_time(site.backend.models(&ask.request_id, deadline)).await {
         Ok(models) => Offer::of(&models),
         Err(fault) => Offer { notice: Some(fault.message.into_owned()), ..Offer::default() },
     })

@@ -191,7 +191,7 @@ pub(crate) struct Wanted {
 )]
 pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Classify);
-    let result = answer(&request, payload, &site, &mut ask).await;
+    let result = site.process.in_time(answer(&request, payload, &site, &mut ask)).await;
     ask.answer(result)
 }
 

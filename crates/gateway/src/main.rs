@@ -31,6 +31,7 @@ use clap::Parser;
 use fault::Fault;
 use rpc::Endpoint;
 use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::ask::Ask;
@@ -49,6 +50,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CLOSING: Duration = Duration::from_millis(100);
 /// After the last answer of a drain: time for requests that were on their way on kept connections.
 const LATE: Duration = Duration::from_millis(300);
+/// So long before the end of a drain, what still runs gets its last words: they must reach the client.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves pages and HTTP APIs, and forwards the work to outboard-server over framed Thrift.
 ///
@@ -123,6 +126,7 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>, logs: &chassis::logs:
         metrics: GatewayMetrics::new(&metrics),
         templates: Templates::new(),
         draining: AtomicBool::new(false),
+        ending: watch::Sender::new(false),
         body_bytes: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
         settings,
@@ -175,7 +179,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// At the first signal: no new connections, answers close theirs, and the end comes when nothing is in flight.
+/// At the first signal: no new connections, answers close theirs, and the end comes when nothing is in flight. What still runs
+/// shortly before the limit is told so, instead of being cut.
 async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
     if let Err(error) = chassis::signals::stop_requested().await {
         warn!(%error, "no signal handler");
@@ -189,10 +194,16 @@ async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
     tokio::time::sleep(CLOSING).await;
     process.draining.store(true, Ordering::Release);
     let limit = Instant::now() + process.settings.drain;
+    // A short drain has half of its time for the work.
+    let last_words = limit - LAST_WORDS.min(process.settings.drain / 2);
     let mut quiet_since = Instant::now();
     while Instant::now() < limit && quiet_since.elapsed() < LATE {
         if process.in_flight.load(Ordering::Acquire) > 0 {
             quiet_since = Instant::now();
+        }
+        if Instant::now() >= last_words && !process.ending.send_replace(true) {
+            let in_flight = process.in_flight.load(Ordering::Acquire);
+            info!(in_flight, "the drain's time is nearly over: what still runs is ended");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

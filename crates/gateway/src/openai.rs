@@ -83,10 +83,10 @@ async fn post(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
         Form::Completion => Route::Completions,
     };
     let mut ask = Ask::new(request, site, route);
-    let limits = &site.process.settings.limits;
-    let times = times(&ask, request, limits);
+    let process = &site.process;
+    let times = times(&ask, request, &process.settings.limits);
     let read = match times {
-        Ok(times) => read(request, payload, site, &mut ask, form).await.map(|wanted| (times, wanted)),
+        Ok(times) => process.in_time(read(request, payload, site, &mut ask, form)).await.map(|wanted| (times, wanted)),
         Err(fault) => {
             body::discard(&mut payload.into_inner(), &site.process).await;
             Err(fault)
@@ -100,7 +100,7 @@ async fn post(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     if wanted.stream {
         return streamed(wanted, site, ask, times).await;
     }
-    let result = whole(wanted, site, &mut ask, times).await;
+    let result = process.in_time(whole(wanted, site, &mut ask, times)).await;
     ask.answer(result.map_err(Problem::from))
 }
 
@@ -188,7 +188,7 @@ async fn whole(
 
 async fn streamed(wanted: Wanted, site: &web::Data<Site>, mut ask: Ask, times: StreamTimes) -> HttpResponse {
     let Wanted { form, request, answers, include_usage, echo, .. } = wanted;
-    let begun = site.backend.chat_start(request, &ask.caller(), &ask.request_id, times).await;
+    let begun = ask.in_time(site.backend.chat_start(request, &ask.caller(), &ask.request_id, times)).await;
     let (stream, first) = match begun {
         Ok(begun) => begun,
         Err(fault) => return ask.answer(Err(fault.into())),

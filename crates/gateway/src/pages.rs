@@ -102,7 +102,7 @@ pub(crate) async fn upload_form(request: HttpRequest, site: web::Data<Site>) -> 
 async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> Result<HttpResponse, Problem> {
     let deadline = ask.deadline(request)?;
     // The page is of use without a server, too: it says so, and the models are back on the next look.
-    let (models, notice) = match site.backend.models(&ask.request_id, deadline).await {
+    let (models, notice) = match site.process.in_time(site.backend.models(&ask.request_id, deadline)).await {
         Ok(models) => (choices(&models, Task::CLASSIFY), None),
         Err(fault) => (Vec::new(), Some(fault.message.into_owned())),
     };
@@ -128,7 +128,7 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
 pub(crate) async fn upload(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Upload);
     let result = match ask.deadline(&request) {
-        Ok(deadline) => result_page(&request, payload, &site, &mut ask, deadline).await,
+        Ok(deadline) => site.process.in_time(result_page(&request, payload, &site, &mut ask, deadline)).await,
         Err(fault) => {
             body::discard(&mut payload.into_inner(), &site.process).await;
             Err(fault.into())

@@ -124,7 +124,7 @@ impl Serialize for Vector {
 )]
 pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Embeddings);
-    let result = answer(&request, payload, &site, &mut ask).await;
+    let result = site.process.in_time(answer(&request, payload, &site, &mut ask)).await;
     ask.answer(result.map_err(Problem::from))
 }
 

@@ -1,7 +1,7 @@
 //! An answer on its way to a client, event by event.
 //!
 //! Promises: the server is asked for more only when the client has taken what came before; a client that leaves drops all of it,
-//! which stops the answer at the server; one log line, at the end.
+//! which stops the answer at the server; when a drain ends before it, an error is its last event; one log line, at the end.
 
 use std::convert::Infallible;
 
@@ -70,7 +70,7 @@ impl Answer {
     async fn step(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
         let pieces = match self.first.take() {
             Some(first) => first,
-            None => self.stream.next().await?,
+            None => self.ask.in_time(self.stream.next()).await?,
         };
         if pieces.is_empty() {
             out.extend_from_slice(&KEEP_ALIVE);

@@ -532,3 +532,31 @@ fn sigterm_lets_a_stream_come_to_its_end() {
     });
     assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
 }
+
+#[test]
+fn what_a_drain_ends_before_it_is_whole_is_told_so() {
+    let (server, mut gateway) = both(&["drain=1s"]);
+    std::thread::scope(|scope| {
+        let address = gateway.address.clone();
+        let silent = scope.spawn(move || post(&address, CHAT, &chat("silent", json!({}))));
+        let address = gateway.address.clone();
+        let open = scope.spawn(move || Stream::open(&address, &[("x-request-id", "cut-stream")], "told"));
+        begun(&server);
+        server.talker.say(piece("one"));
+        let mut stream = open.join().expect("it opens");
+        assert_eq!(stream.text(), "one");
+        wait_until("both to begin", || (server.talker.requests().len() == 2).then_some(()));
+        gateway.terminate();
+        let rest = stream.rest();
+        let events: Vec<_> = rest.iter().filter_map(|event| event.strip_prefix("data: ")).collect();
+        let [event] = events.as_slice() else { panic!("one last event: {rest:?}") };
+        let event: Value = serde_json::from_str(event).expect("JSON");
+        assert_eq!(event["error"]["code"], "unavailable", "{event}");
+        let whole = silent.join().expect("it is answered");
+        assert_eq!((whole.status, whole.code().as_str()), (503, "unavailable"));
+    });
+    let event = gateway.event("cut-stream");
+    assert_eq!((&event["outcome"], &event["tokens_out"]), (&"unavailable".into(), &1.into()), "{event}");
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
+    assert!(!gateway.log().contains("the client left"), "{}", gateway.log());
+}
