@@ -2,27 +2,25 @@
 //!
 //! Promises: the folder appears under its name when it is whole and checked, never before; an interrupted download goes on where it
 //! stopped; nothing is written outside that folder and `.pull-NAME` beside it; all files are of one commit.
-//! Leaves to `hf-hub`: the hub's requests, redirects and partial downloads.
+//! Not here: the requests, redirects and partial downloads (`hub`).
+
+mod hub;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use units::ModelName;
 
-use crate::exit::{Failure, NO, UNREACHABLE, USAGE};
+use self::hub::Hub;
+use crate::exit::{Failure, NO, USAGE};
 use crate::say::say;
 
-/// Attempts at one file, each of which goes on where the one before stopped.
-const ATTEMPTS: u32 = 4;
+/// Of a commit's name: a SHA-1 in hexadecimal digits.
+const COMMIT_DIGITS: usize = 40;
 
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
@@ -57,7 +55,7 @@ struct Large {
 }
 
 pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
-    let Some((owner, name)) = wanted.repository.split_once('/').filter(|_| is_safe(wanted.repository)) else {
+    let Some((_, name)) = wanted.repository.split_once('/').filter(|_| is_safe(wanted.repository)) else {
         return Err(Failure::new(USAGE, format!("{} is no repository, expected OWNER/NAME", wanted.repository)));
     };
     let name = wanted.name.map_or_else(|| name.to_ascii_lowercase(), str::to_owned);
@@ -75,24 +73,20 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
             format!("{} is there already: remove it, or give another --name", target.display()),
         ));
     }
-    fs::create_dir_all(&work).map_err(|error| broken(&work, &error))?;
-    let work = work.canonicalize().map_err(|error| broken(&work, &error))?;
-    let api = hub(&work.join("hub"))?;
-    let listing = list(&api, wanted)?;
+    let hub = Hub::from_env();
+    let listing = list(&hub, wanted)?;
     let files = choose(&listing, wanted)?;
     // What was named by a branch is from now on named by its commit.
-    let repo =
-        Repo::with_revision(format!("{owner}/{}", repository_name(wanted)), RepoType::Model, listing.sha.clone());
-    let (repo, staged) = (api.repo(repo), work.join("model"));
+    let source = (wanted.repository, listing.sha.as_str());
+    let (staged, parts) = (work.join("model"), work.join("parts"));
     let mut bytes = 0;
     for (place, listed) in &files {
-        bytes += fetch(&repo, listed, &staged.join(place))?;
+        bytes += fetch(&hub, source, listed, &staged.join(place), &parts.join(place))?;
     }
     if let Some(above) = target.parent() {
         fs::create_dir_all(above).map_err(|error| broken(above, &error))?;
     }
     fs::rename(&staged, &target).map_err(|error| broken(&target, &error))?;
-    // What is left is the hub's bookkeeping.
     let _ = fs::remove_dir_all(&work);
     say(format_args!(
         "{}: {} files, {:.1} MB, of {} at {}",
@@ -110,59 +104,20 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
     }
 }
 
-fn repository_name<'a>(wanted: &Wanted<'a>) -> &'a str {
-    wanted.repository.split_once('/').map_or("", |(_, name)| name)
-}
-
 /// Two parts that are safe in a path and in an address.
 fn is_safe(repository: &str) -> bool {
     repository.matches('/').count() == 1 && ModelName::parse(repository).is_ok()
 }
 
-fn endpoint() -> String {
-    env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned())
-}
-
-fn hub(cache: &Path) -> Result<Api, Failure> {
-    let mut builder = ApiBuilder::from_env()
-        .with_endpoint(endpoint().trim_end_matches('/').to_owned())
-        .with_cache_dir(cache.to_owned())
-        .with_user_agent("outboard", env!("CARGO_PKG_VERSION"));
-    if let Ok(token) = env::var("HF_TOKEN") {
-        builder = builder.with_token(Some(token.trim().to_owned()).filter(|token| !token.is_empty()));
+fn list(hub: &Hub, wanted: &Wanted<'_>) -> Result<Listing, Failure> {
+    let text = hub.list(wanted.repository, wanted.revision)?;
+    let no = |reason: String| Failure::new(NO, format!("the hub's list of {}: {reason}", wanted.repository));
+    let listing: Listing = serde_json::from_str(&text).map_err(|error| no(error.to_string()))?;
+    // It becomes part of addresses.
+    if listing.sha.len() != COMMIT_DIGITS || !listing.sha.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(no(format!("{:?} is no commit", listing.sha)));
     }
-    builder.build().map_err(|error| Failure::new(NO, error.to_string()))
-}
-
-fn list(api: &Api, wanted: &Wanted<'_>) -> Result<Listing, Failure> {
-    let Wanted { repository, revision, .. } = wanted;
-    let repo = Repo::with_revision((*repository).to_owned(), RepoType::Model, (*revision).to_owned());
-    let answer = api.repo(repo).info_request().query("blobs", "true").call();
-    let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
-    let text = text.map_err(|error| match status(&error) {
-        // The hub does not say whether a repository is there to those who may not know.
-        Some(401 | 403 | 404) => Failure::new(
-            NO,
-            format!(
-                "no repository {repository} at {revision} on {}, or not for this HF_TOKEN",
-                endpoint().trim_end_matches('/')
-            ),
-        ),
-        _ => failed(repository, &error),
-    })?;
-    serde_json::from_str(&text).map_err(|error| Failure::new(NO, format!("the hub's list of {repository}: {error}")))
-}
-
-fn status(error: &ureq::Error) -> Option<u16> {
-    match error {
-        ureq::Error::StatusCode(code) => Some(*code),
-        _ => None,
-    }
-}
-
-fn failed(what: &str, error: &ureq::Error) -> Failure {
-    let reached = status(error).is_some();
-    Failure::new(if reached { NO } else { UNREACHABLE }, format!("{what} from {}: {error}", endpoint()))
+    Ok(listing)
 }
 
 /// The files of the model, by their places in its folder.
@@ -213,48 +168,23 @@ fn choose<'l>(listing: &'l Listing, wanted: &Wanted<'_>) -> Result<BTreeMap<Path
     Ok(listing.siblings.iter().filter_map(|file| Some((place(file)?, file))).collect())
 }
 
-/// Brings a file to its place, unless it is there already; its bytes.
-fn fetch(repo: &ApiRepo, listed: &Listed, place: &Path) -> Result<u64, Failure> {
+/// Brings a file to its place by way of `part`, unless it is there already; its bytes.
+fn fetch(hub: &Hub, source: (&str, &str), listed: &Listed, place: &Path, part: &Path) -> Result<u64, Failure> {
     let name = &listed.rfilename;
     if place.exists() && wrong(listed, place).map_err(|error| broken(place, &error))?.is_none() {
         return Ok(fs::metadata(place).map_or(0, |data| data.len()));
     }
-    let link = download(repo, name)?;
-    let blob = link.canonicalize().map_err(|error| broken(&link, &error))?;
-    let wrong = wrong(listed, &blob).map_err(|error| broken(&blob, &error))?;
-    // The link would stand in the way of the next download.
-    let _ = fs::remove_file(&link);
-    if let Some(wrong) = wrong {
-        let _ = fs::remove_file(&blob);
+    for path in [place, part] {
+        let above = path.parent().unwrap_or(path);
+        fs::create_dir_all(above).map_err(|error| broken(above, &error))?;
+    }
+    hub.download(source, name, listed.size, part)?;
+    if let Some(wrong) = wrong(listed, part).map_err(|error| broken(part, &error))? {
+        let _ = fs::remove_file(part);
         return Err(Failure::new(NO, format!("{name} {wrong}; it was thrown away, try again")));
     }
-    let above = place.parent().unwrap_or(place);
-    fs::create_dir_all(above).and_then(|()| fs::rename(&blob, place)).map_err(|error| broken(place, &error))?;
+    fs::rename(part, place).map_err(|error| broken(place, &error))?;
     Ok(fs::metadata(place).map_or(0, |data| data.len()))
-}
-
-fn download(repo: &ApiRepo, name: &str) -> Result<PathBuf, Failure> {
-    let mut attempt = 1;
-    loop {
-        let error = match repo.download(name) {
-            Ok(link) => return Ok(link),
-            Err(error) => error,
-        };
-        let lost = match &error {
-            ApiError::RequestError(error) => status(error).is_none_or(|code| code >= 500),
-            ApiError::IoError(_) => true,
-            _ => false,
-        };
-        if !lost || attempt == ATTEMPTS {
-            return Err(match &error {
-                ApiError::RequestError(error) => failed(name, error),
-                other if lost => Failure::new(UNREACHABLE, format!("{name}: {other}")),
-                other => Failure::new(NO, format!("{name}: {other}")),
-            });
-        }
-        sleep(Duration::from_millis(100) * 2_u32.pow(attempt));
-        attempt += 1;
-    }
 }
 
 /// What is wrong with a file that was fetched.

@@ -23,8 +23,18 @@ struct Hub {
     /// So many bodies of large files end in the middle.
     cuts: usize,
     token: Option<&'static str>,
+    /// The commit that the branch is at.
+    commit: String,
+    /// What `ETag` and `X-Repo-Commit` say instead of the truth.
+    told: Option<(String, &'static str)>,
+    /// This file is listed, and cannot be had.
+    gone: Option<&'static str>,
+    /// The host that large files are at; this one when there is none.
+    store: Option<String>,
     /// Paths and ranges, in order.
     seen: Vec<(String, String)>,
+    /// Requests that came with a token.
+    with_token: usize,
 }
 
 fn sum(bytes: &[u8]) -> String {
@@ -46,11 +56,26 @@ impl Hub {
             ("../outside.json", b"{}".to_vec()),
             ("pytorch_model.bin", vec![7; 1000]),
         ];
-        Self { files: files.into(), wrong_sum: false, cuts: 0, token: None, seen: Vec::new() }
+        Self {
+            files: files.into(),
+            wrong_sum: false,
+            cuts: 0,
+            token: None,
+            commit: COMMIT.to_owned(),
+            told: None,
+            gone: None,
+            store: None,
+            seen: Vec::new(),
+            with_token: 0,
+        }
     }
 
     fn start(self) -> (String, Arc<Mutex<Self>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.start_at("127.0.0.1:0")
+    }
+
+    fn start_at(self, address: &str) -> (String, Arc<Mutex<Self>>) {
+        let listener = TcpListener::bind(address).unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let hub = Arc::new(Mutex::new(self));
         let shared = Arc::clone(&hub);
@@ -82,9 +107,11 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
     let allowed =
         hub.token.is_none_or(|token| header("authorization").is_some_and(|(_, value)| value.ends_with(token)));
     hub.seen.push((path.clone(), range.clone()));
+    hub.with_token += usize::from(header("authorization").is_some());
+    let told = hub.told.as_ref().map_or(hub.commit.clone(), |(_, commit)| (*commit).to_owned());
     let head = |status: &str, more: &str, length: usize| {
         format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nX-Repo-Commit: {COMMIT}\r\n{more}Content-Length: {length}\r\n\r\n"
+            "HTTP/1.1 {status}\r\nConnection: close\r\nX-Repo-Commit: {told}\r\n{more}Content-Length: {length}\r\n\r\n"
         )
     };
     let send = |mut stream: &TcpStream, head: String, body: &[u8]| {
@@ -102,21 +129,22 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
             }
             file
         };
-        let body = json!({"sha": COMMIT, "siblings": hub.files.iter().map(listed).collect::<Vec<_>>()}).to_string();
+        let body = json!({"sha": hub.commit, "siblings": hub.files.iter().map(listed).collect::<Vec<_>>()}).to_string();
         send(&stream, head("200 OK", "Content-Type: application/json\r\n", body.len()), body.as_bytes());
         return None;
     }
-    let resolved = path.strip_prefix(&format!("/owner/Some-Model/resolve/{COMMIT}/"));
+    let resolved = path.strip_prefix(&format!("/owner/Some-Model/resolve/{}/", hub.commit));
     let name = resolved.or_else(|| path.strip_prefix("/store/")).map(str::to_owned).unwrap_or_default();
-    let Some(bytes) = hub.files.get(name.as_str()).cloned() else {
+    let there = hub.files.get(name.as_str()).filter(|_| hub.gone != Some(name.as_str()));
+    let Some(bytes) = there.cloned() else {
         send(&stream, head("404 Not Found", "", 0), b"");
         return None;
     };
     if resolved.is_some() && Hub::is_large(&name) {
         let more = format!(
-            "X-Linked-Etag: \"{}\"\r\nLocation: http://{}/store/{name}\r\n",
+            "X-Linked-Etag: \"{}\"\r\nLocation: {}/store/{name}\r\n",
             sum(&bytes),
-            stream.local_addr().ok()?
+            hub.store.clone().unwrap_or(format!("http://{}", stream.local_addr().ok()?))
         );
         send(&stream, head("302 Found", &more, 0), b"");
         return None;
@@ -125,12 +153,8 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
     let from: usize = from.parse().ok()?;
     let to = to.parse().map_or(bytes.len(), |last: usize| last + 1);
     let body = &bytes[from..to];
-    let more = format!(
-        "ETag: \"{}\"\r\nContent-Range: bytes {from}-{}/{}\r\n",
-        &sum(&bytes)[..40],
-        to.max(1) - 1,
-        bytes.len()
-    );
+    let etag = hub.told.as_ref().map_or(sum(&bytes)[..40].to_owned(), |(etag, _)| etag.clone());
+    let more = format!("ETag: \"{etag}\"\r\nContent-Range: bytes {from}-{}/{}\r\n", to.max(1) - 1, bytes.len());
     let head = head("206 Partial Content", &more, body.len());
     if Hub::is_large(&name) && body.len() > 1 && hub.cuts > 0 {
         hub.cuts -= 1;
@@ -292,4 +316,41 @@ fn the_token_of_the_environment_opens_what_is_not_public() {
     let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
     assert!(ended.err.contains("HF_TOKEN"), "{}", ended.err);
     pull(&endpoint, into.path(), &["owner/Some-Model"], Some("secret")).with(0);
+}
+
+#[test]
+fn nothing_that_a_hub_says_leads_out_of_the_folder() {
+    let outside = TempDir::new().unwrap();
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    for (etag, commit) in [(victim.to_str().unwrap(), COMMIT), ("0123", "../../../../outside")] {
+        let (endpoint, _hub) = Hub { told: Some((etag.to_owned(), commit)), ..Hub::new() }.start();
+        let into = outside.path().join("into");
+        pull(&endpoint, &into, &["owner/Some-Model"], None).with(0);
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        let left = |folder: &Path| {
+            let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            names.map(|name| name.into_string().unwrap()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(left(outside.path()), ["into", "victim"].map(str::to_owned).into());
+        assert_eq!(left(&into), ["some-model".to_owned()].into());
+        std::fs::remove_dir_all(into).unwrap();
+    }
+    for commit in ["../../outside", "main", ""] {
+        let (endpoint, _hub) = Hub { commit: commit.to_owned(), ..Hub::new() }.start();
+        let ended = pull(&endpoint, outside.path(), &["owner/Some-Model"], None).with(1);
+        assert!(ended.err.contains("is no commit"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn the_token_stays_with_the_hub() {
+    let (store, other) = Hub::new().start_at("127.0.0.2:0");
+    let (endpoint, hub) = Hub { token: Some("secret"), store: Some(store), ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model"], Some("secret")).with(0);
+    assert!(hub.lock().unwrap().with_token > 0);
+    let other = other.lock().unwrap();
+    assert!(!other.seen.is_empty(), "the large files are there");
+    assert_eq!(other.with_token, 0);
 }
