@@ -88,17 +88,20 @@ impl Backend {
         let (request, options) = placed(request, caller, times.deadline);
         let began = Instant::now();
         let (_, begun) = where_it_belongs(&self.channel, options, async |options| {
-            let mut stream =
-                ChatStream::start(&self.channel, request.clone(), caller, request_id, options, times).await?;
+            let begin = async {
+                let mut stream =
+                    ChatStream::start(&self.channel, request.clone(), caller, request_id, options, times).await?;
+                let pieces = stream.first().await?;
+                Ok((stream, pieces))
+            };
+            // Around the start as well: a server that says nothing at all is the slowest of all. A start that is answered too
+            // late is stopped, see there.
             let left = times.first.left(Instant::now());
-            match tokio::time::timeout(left, stream.first()).await {
-                Ok(pieces) => Ok((stream, pieces?)),
-                Err(_) => {
-                    let waited = began.elapsed().as_secs_f64();
-                    let fault = Fault::deadline_exceeded(format!("no first token came within {waited:.1} s"));
-                    Err(Refused { fault, elsewhere: false })
-                }
-            }
+            tokio::time::timeout(left, begin).await.unwrap_or_else(|_| {
+                let waited = began.elapsed().as_secs_f64();
+                let fault = Fault::deadline_exceeded(format!("no first token came within {waited:.1} s"));
+                Err(Refused { fault, elsewhere: false })
+            })
         })
         .await?;
         Ok(begun)

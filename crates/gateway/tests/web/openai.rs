@@ -306,6 +306,18 @@ fn the_first_word_has_a_time_of_its_own() {
 }
 
 #[test]
+fn the_time_of_the_first_word_holds_for_a_server_that_does_not_even_begin() {
+    // The deadline of the whole answer says something else.
+    let (server, gateway) = both(&["limits.chat_first_token=50ms", "limits.chat_deadline=20s"]);
+    let answer = post(&gateway.address, CHAT, &chat("dead", json!({"stream": true})));
+    assert_eq!((answer.status, answer.code().as_str()), (504, "deadline_exceeded"));
+    assert!(answer.text().contains("no first token"), "{}", answer.text());
+    // What begins when nobody waits any more is stopped.
+    server.talker.revived.notify_one();
+    wait_until("the late stream to be stopped", || begun(&server).stopped.then_some(()));
+}
+
+#[test]
 fn what_fails_behind_the_first_word_is_the_last_event() {
     let (server, gateway) = both(&[]);
     let answer = ask(

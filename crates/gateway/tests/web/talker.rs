@@ -34,7 +34,8 @@ pub(crate) struct Begun {
 }
 
 /// `words` says [`WORDS`] for each answer; `told` says what [`Talker::say`] was given; any name of a fault's kind throws that fault;
-/// `broken` and `cut` break before and behind their first word; `silent` says nothing at all; `unwell` loses its streams.
+/// `broken` and `cut` break before and behind their first word; `silent` says nothing at all; `unwell` loses its streams; `dead` does not
+/// even begin one until it is let.
 #[derive(Default)]
 pub(crate) struct Talker {
     pub(crate) requests: Mutex<Vec<ChatRequest>>,
@@ -43,6 +44,8 @@ pub(crate) struct Talker {
     /// Everything is turned away.
     pub(crate) full: AtomicBool,
     told: Notify,
+    /// Lets the streams of `dead` begin.
+    pub(crate) revived: Notify,
     seen: Arc<Seen>,
 }
 
@@ -118,7 +121,7 @@ impl Talker {
             return Err(Fault::new(kind, "as was asked for").with_param("messages"));
         }
         match model.as_str() {
-            "words" | "told" | "broken" | "cut" | "silent" | "unwell" => Ok(model),
+            "words" | "told" | "broken" | "cut" | "silent" | "unwell" | "dead" => Ok(model),
             _ => Err(Fault::model_not_found(&model)),
         }
     }
@@ -188,6 +191,9 @@ impl idl::Chat for Talker {
         let request_id = id(&request.base);
         let chat = request.chat.unwrap_or_default();
         let model = self.note(&chat, request.base.as_ref()).map_err(|fault| Thrown::thrown(fault, &request_id))?;
+        if model == "dead" {
+            self.revived.notified().await;
+        }
         let stream = Begun {
             bound: request.bound == Some(true),
             timeout_ms: request.base.and_then(|base| base.timeout_ms).unwrap_or_default(),
