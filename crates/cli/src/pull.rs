@@ -1,7 +1,8 @@
 //! `outboard models pull`: a model from a hub as a folder that a server serves.
 //!
 //! Promises: the folder appears under its name when it is whole and checked, never before; an interrupted download goes on where it
-//! stopped; nothing is written outside that folder and `.pull-NAME` beside it; all files are of one commit.
+//! stopped, or begins anew when what is asked for has changed; nothing is written outside that folder and `.pull-NAME` beside it; all
+//! files are of one commit.
 //! Not here: the requests, redirects and partial downloads (`hub`).
 
 mod hub;
@@ -12,6 +13,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use units::ModelName;
 
@@ -79,6 +81,7 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
     // What was named by a branch is from now on named by its commit.
     let source = (wanted.repository, listing.sha.as_str());
     let (staged, parts) = (work.join("model"), work.join("parts"));
+    begin(&work, &of(&hub, source, wanted.variant, &files))?;
     let mut bytes = 0;
     for (place, listed) in &files {
         bytes += fetch(&hub, source, listed, &staged.join(place), &parts.join(place))?;
@@ -102,6 +105,33 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
         Ok(None) => Err(Failure::new(NO, format!("{} is no model that can be served", target.display()))),
         Err(error) => Err(Failure::new(NO, format!("it cannot be served: {error}"))),
     }
+}
+
+/// What a work folder is of. Files of two pulls belong together only when this is the same.
+fn of(
+    hub: &Hub,
+    (repository, commit): (&str, &str),
+    variant: Option<&str>,
+    files: &BTreeMap<PathBuf, &Listed>,
+) -> String {
+    let files: Vec<_> = files.iter().map(|(place, listed)| (place, &listed.rfilename, listed.size)).collect();
+    json!({
+        "hub": hub.endpoint, "repository": repository, "commit": commit, "variant": variant, "files": files,
+    })
+    .to_string()
+}
+
+/// Makes the work folder, empty unless what is in it was fetched for the same pull.
+fn begin(work: &Path, of: &str) -> Result<(), Failure> {
+    let record = work.join("of.json");
+    if fs::read_to_string(&record).is_ok_and(|before| before == of) {
+        return Ok(());
+    }
+    match fs::remove_dir_all(work) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(broken(work, &error)),
+        _ => {}
+    }
+    fs::create_dir_all(work).and_then(|()| fs::write(&record, of)).map_err(|error| broken(&record, &error))
 }
 
 /// Two parts that are safe in a path and in an address.

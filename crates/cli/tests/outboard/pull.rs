@@ -344,6 +344,40 @@ fn nothing_that_a_hub_says_leads_out_of_the_folder() {
 }
 
 #[test]
+fn what_was_fetched_of_something_else_is_not_gone_on_with() {
+    let mut first = Hub { gone: Some("tokenizer.json"), ..Hub::new() };
+    first.files.insert("extra.json", b"{}".to_vec());
+    first.files.insert("onnx/model.onnx_data", vec![2; 1000]);
+    let (endpoint, hub) = first.start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    // The branch moves on.
+    let config = {
+        let mut hub = hub.lock().unwrap();
+        hub.commit = COMMIT.replace('0', "f");
+        hub.gone = None;
+        hub.files.remove("extra.json");
+        let config = hub.files.get_mut("config.json").unwrap();
+        *config = String::from_utf8(config.clone()).unwrap().replace("64", "32").into_bytes();
+        config.clone()
+    };
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    let found = into.path().join("some-model");
+    assert_eq!(std::fs::read(found.join("config.json")).unwrap(), config);
+    assert!(!found.join("extra.json").exists());
+    // Another variant under the same name.
+    std::fs::remove_dir_all(&found).unwrap();
+    hub.lock().unwrap().gone = Some("tokenizer.json");
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    hub.lock().unwrap().gone = None;
+    pull(&endpoint, into.path(), &["owner/Some-Model", "--variant", "q4"], None).with(0);
+    assert_eq!(
+        files(&found.join("onnx")),
+        [("model.onnx".to_owned(), 200_000), ("model_q4.onnx_data".to_owned(), 400_000)]
+    );
+}
+
+#[test]
 fn the_token_stays_with_the_hub() {
     let (store, other) = Hub::new().start_at("127.0.0.2:0");
     let (endpoint, hub) = Hub { token: Some("secret"), store: Some(store), ..Hub::new() }.start();
