@@ -134,9 +134,11 @@ async fn answer(
     site: &web::Data<Site>,
     ask: &mut Ask,
 ) -> Result<HttpResponse, Fault> {
-    let bytes = super::body_of(request, payload, site, ask).await?;
+    let (bytes, mut share) = super::body_of(request, payload, site, ask).await?;
     let deadline = ask.deadline(request)?;
-    let Wanted { model, request, base64, count } = Wanted::read(&bytes.0)?;
+    // The texts are as large as the body, and there until the answer is.
+    share.grow(bytes.len())?;
+    let Wanted { model, request, base64, count } = Wanted::read(&bytes)?;
     drop(bytes);
     ask.told.model = Some(model.clone());
     ask.told.rows = count;

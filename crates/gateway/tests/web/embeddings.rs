@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, ask};
+use crate::client::{Answer, ask, get, wait_until};
 use crate::gateway::Gateway;
 use crate::server::FakeServer;
 
@@ -83,4 +83,23 @@ fn errors_name_the_clients_own_fields() {
     assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
     let form = ask(&gateway.address, "POST", EMBEDDINGS, &[("content-type", "text/plain")], b"{}");
     assert_eq!(form.status, 415);
+}
+
+#[test]
+fn texts_keep_their_share_of_the_bodies_until_they_are_answered() {
+    let (server, gateway) = both();
+    let in_memory = || {
+        let page = get(&gateway.admin, "/metrics").text();
+        let line = page.lines().find_map(|line| line.strip_prefix("outboard_gateway_body_bytes "));
+        line.expect("the metric is there").parse::<usize>().expect("a number")
+    };
+    let body = json!({"model": "held", "input": "x".repeat(10_000)});
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| post(&gateway, &body));
+        wait_until("the call to begin", || (server.held() == 1).then_some(()));
+        assert!(in_memory() >= 10_000, "{} bytes", in_memory());
+        server.release();
+        assert_eq!(asked.join().expect("it is answered").status, 200);
+    });
+    wait_until("all of it to be given back", || (in_memory() == 0).then_some(()));
 }

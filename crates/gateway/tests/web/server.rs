@@ -32,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) arrived: Mutex<Vec<Arrived>>,
     /// Calls of `held` that did not answer: cancelled, or dropped with their connection.
     stopped: Mutex<usize>,
+    /// Calls of `embed` for `held` that have begun.
+    held: Mutex<usize>,
     /// Ids of calls that were cancelled.
     cancelled: Mutex<Vec<Vec<u8>>>,
     cancel: Notify,
@@ -98,6 +100,10 @@ impl idl::Inference for Behaviour {
             (None, Some(tokens)) => tokens.iter().map(|one| one.ids.iter().flatten().count()).collect(),
             (None, None) => Vec::new(),
         };
+        if request.model.as_deref() == Some("held") {
+            *self.0.held.lock().expect("no panic") += 1;
+            self.0.release.notified().await;
+        }
         let dimensions = request.dimensions.unwrap_or(2);
         let vector = |length: &usize| {
             let numbers = (0..dimensions).map(|at| if at == 0 { *length as f32 } else { 0.25 });
@@ -262,6 +268,11 @@ impl FakeServer {
 
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.seen.arrived.lock().expect("no panic").clone()
+    }
+
+    /// Texts that wait for [`FakeServer::release`].
+    pub(crate) fn held(&self) -> usize {
+        *self.seen.held.lock().expect("no panic")
     }
 
     /// Calls that were cancelled.
