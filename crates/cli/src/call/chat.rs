@@ -1,7 +1,7 @@
 //! `outboard call chat`: one answer, or a conversation at the terminal.
 //!
-//! Promises: text is shown as it comes; Ctrl-C stops the answer at the server, too; what a model says cannot steer the
-//! terminal.
+//! Promises: text is shown as it comes; Ctrl-C stops the answer at the server, too, and a second one ends the command whatever it
+//! waits for; what a model says cannot steer the terminal.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _, stdin, stdout};
 use std::time::{Duration, Instant};
@@ -27,8 +27,6 @@ use crate::say::{say, say_part};
 const WAIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn chat(asked: &Chat) -> Result<(), Failure> {
-    let interrupts =
-        signal(SignalKind::interrupt()).map_err(|error| Failure::new(NO, format!("no signals: {error}")))?;
     let client = Client::new(&asked.server, asked.timeout)?;
     let typed = asked.prompt.join(" ");
     let converse = asked.interactive || (asked.prompt.is_empty() && !asked.json && stdin().is_terminal());
@@ -37,9 +35,15 @@ pub(super) async fn chat(asked: &Chat) -> Result<(), Failure> {
         (false, false) => typed,
         (false, true) => from_stdin()?,
     };
+    // Only now: reading standard input cannot be given up, so until then Ctrl-C ends the process.
+    let mut interrupts =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::new(NO, format!("no signals: {error}")))?;
     let model = match &asked.model {
         Some(model) => model.clone(),
-        None => the_only_model(&client).await?,
+        None => tokio::select! {
+            model = the_only_model(&client) => model?,
+            _ = interrupts.recv() => return Err(stopped()),
+        },
     };
     let system = asked.system.iter().map(|text| message("system", text));
     let mut talk = Talk { asked, client, model, messages: system.collect(), interrupts };
@@ -52,7 +56,11 @@ pub(super) async fn chat(asked: &Chat) -> Result<(), Failure> {
     } else {
         say("");
     }
-    if answer.was_stopped { Err(Failure::new(INTERRUPTED, "stopped")) } else { Ok(()) }
+    if answer.was_stopped { Err(stopped()) } else { Ok(()) }
+}
+
+fn stopped() -> Failure {
+    Failure::new(INTERRUPTED, "stopped")
 }
 
 fn from_stdin() -> Result<String, Failure> {
@@ -118,7 +126,7 @@ impl Talk<'_> {
                 line = lines.recv() => line,
                 _ = self.interrupts.recv() => {
                     if !at_terminal {
-                        return Err(Failure::new(INTERRUPTED, "stopped"));
+                        return Err(stopped());
                     }
                     say("");
                     continue;
@@ -140,7 +148,7 @@ impl Talk<'_> {
                     Ok(answer) if answer.was_stopped => say(" [stopped]"),
                     Ok(_) => say(""),
                     // The conversation goes on: another server may be there by then.
-                    Err(failure) if at_terminal => say(format_args!("{failure}")),
+                    Err(failure) if at_terminal && failure.status != INTERRUPTED => say(format_args!("{failure}")),
                     Err(failure) => return Err(failure),
                 },
             }
@@ -165,9 +173,19 @@ impl Talk<'_> {
         let key = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         // Bound to the connection: when this process dies, nobody reads on.
         let start = StartRequest { base: None, stream_key: Some(key), chat: Some(request), bound: Some(true) };
-        let started = self.client.call_until(&idl::methods::START, start, deadline).await?;
-        let answer = self.hear(started, deadline, show).await?;
-        self.messages.extend([said, message("assistant", &answer.text)]);
+        let answer = tokio::select! {
+            started = self.client.call_until(&idl::methods::START, start, deadline) => {
+                self.hear(started?, deadline, show).await?
+            }
+            _ = self.interrupts.recv() => Answer {
+                was_stopped: true,
+                finish: Some(FinishReason::CANCELLED),
+                ..Answer::default()
+            },
+        };
+        if !(answer.was_stopped && answer.text.is_empty()) {
+            self.messages.extend([said, message("assistant", &answer.text)]);
+        }
         Ok(answer)
     }
 
@@ -190,10 +208,16 @@ impl Talk<'_> {
             // Dropping the call costs nothing: the same pieces come again.
             let reply = tokio::select! {
                 reply = self.client.call_until(&idl::methods::NEXT_PIECES, next, deadline) => reply?,
-                _ = self.interrupts.recv(), if !answer.was_stopped => {
+                _ = self.interrupts.recv() => {
+                    if answer.was_stopped {
+                        return Err(stopped());
+                    }
                     answer.was_stopped = true;
                     let stop = StopRequest { base: None, stream_id: Some(stream.clone()) };
-                    self.client.call_until(&idl::methods::STOP, stop, deadline).await?;
+                    tokio::select! {
+                        reply = self.client.call_until(&idl::methods::STOP, stop, deadline) => reply?,
+                        _ = self.interrupts.recv() => return Err(stopped()),
+                    };
                     continue;
                 }
             };

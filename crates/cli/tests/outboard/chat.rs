@@ -1,22 +1,29 @@
 //! `outboard call chat`.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use idl::chat::ChatRequest;
 use idl::health::ServingStatus;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Script};
-use crate::{Ended, outboard, refused};
+use crate::{Ended, outboard, refused, silent};
 
 fn talker() -> Fake {
     Fake::start(Script { talkers: vec!["talk"], ..Script::status(ServingStatus::SERVING) })
 }
 
 fn start(fake: &Fake, arguments: &[&str]) -> Child {
+    start_at(&fake.address, arguments)
+}
+
+fn start_at(address: &str, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_outboard"))
-        .args(["call", "chat", "--server", &fake.address])
+        .args(["call", "chat", "--server", address])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -105,8 +112,7 @@ fn ctrl_c_stops_the_answer_and_in_a_conversation_nothing_else() {
         let mut first = [0; 3];
         child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
         assert_eq!(&first, b"on ");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        interrupt(&child);
         if converse {
             input.write_all(b"after\n").unwrap();
         }
@@ -116,6 +122,52 @@ fn ctrl_c_stops_the_answer_and_in_a_conversation_nothing_else() {
         assert_eq!(tail.trim_start_matches(' '), if converse { "[stopped]\nafter\n" } else { "\n" }, "{}", ended.out);
         assert_eq!(fake.seen.lock().unwrap().stopped, 1);
     }
+}
+
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+/// What shells say of the end; what does not end within the limit fails.
+fn shell_status(mut child: Child) -> i32 {
+    for _ in 0..3000 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
+        }
+        sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    panic!("it goes on after Ctrl-C");
+}
+
+#[test]
+fn ctrl_c_ends_what_waits() {
+    // For the rest of its standard input: it reads when more was written than a pipe holds.
+    let mut reads = start_at(&refused(), &["--json"]);
+    let mut input = reads.stdin.take().unwrap();
+    input.write_all(&[b'x'; 1 << 18]).unwrap();
+    interrupt(&reads);
+    assert_eq!(shell_status(reads), 130);
+    // For the list of models, and for the begin of the answer.
+    for model in [&[][..], &["--model", "talk"]] {
+        let (listener, address) = silent();
+        let calls = start_at(&address, &[&["hi"], model].concat());
+        let mut peer = listener.accept().unwrap().0;
+        peer.read_exact(&mut [0; 4]).unwrap();
+        interrupt(&calls);
+        assert_eq!(shell_status(calls), 130);
+    }
+    // For a stop that is not answered.
+    let fake = talker();
+    let mut stops = start(&fake, &["deaf"]);
+    stops.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    interrupt(&stops);
+    while fake.seen.lock().unwrap().stopped == 0 {
+        sleep(Duration::from_millis(5));
+    }
+    interrupt(&stops);
+    assert_eq!(shell_status(stops), 130);
 }
 
 #[test]

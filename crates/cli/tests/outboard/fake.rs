@@ -253,7 +253,8 @@ impl idl::Inference for Methods {
     async fn cancel(&self, _: CallContext, _: CancelRequest) {}
 }
 
-/// Says back what it was told, a word in each reply; `endless` goes on until it is stopped, `break` breaks.
+/// Says back what it was told, a word in each reply; `endless` goes on until it is stopped, `deaf` even then and does not answer
+/// that, `break` breaks.
 impl idl::Chat for Methods {
     type Context = CallContext;
 
@@ -282,7 +283,7 @@ impl idl::Chat for Methods {
         let at = from as usize;
         let mut piece = Piece { number: Some(from), index: Some(0), ..Piece::default() };
         let first = stream.words.first().map_or("", |word| word.trim());
-        let endless = first == "endless";
+        let endless = first == "endless" || first == "deaf";
         let end = |finish| (Some(finish), Some(Usage { prompt_tokens: Some(3), ..Usage::default() }));
         if stream.stopped {
             (piece.finish, piece.usage) = end(FinishReason::CANCELLED);
@@ -301,8 +302,13 @@ impl idl::Chat for Methods {
 
     async fn stop(&self, _: CallContext, request: StopRequest) -> Result<StopReply, Fault> {
         self.seen.lock().unwrap().stopped += 1;
+        let id = request.stream_id.unwrap_or_default();
+        let is_deaf = |stream: &Stream| stream.words.first().is_some_and(|word| word == "deaf");
+        if self.streams.lock().unwrap().get(&id).is_some_and(is_deaf) {
+            return std::future::pending().await;
+        }
         let mut streams = self.streams.lock().unwrap();
-        let stream = streams.get_mut(request.stream_id.as_deref().unwrap_or_default());
+        let stream = streams.get_mut(&id);
         let stopped = stream.map(|stream| stream.stopped = true).is_some();
         Ok(StopReply { stopped: Some(stopped), ..StopReply::default() })
     }
