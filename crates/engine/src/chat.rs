@@ -19,8 +19,8 @@ use fault::Fault;
 use generate::{Generator, Owner, Refusal, Request, Sampling, Template, Vocabulary};
 use model_store::Task;
 use runtime::Chosen;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use units::ModelName;
 
 pub use answers::{Answers, Finish, Said, Token};
@@ -151,10 +151,7 @@ impl Model {
         let turn = turn.await.map_err(|_| overdue())?.map_err(|_| speaker.ended(self.name()))?;
         let (begun, name) = (Instant::now(), self.name().clone());
         let worker = Arc::clone(speaker);
-        let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            submit(&worker, ask, plan, &name)
-        });
+        let work = tokio::task::spawn_blocking(move || submit(&worker, ask, plan, &name, turn));
         let submitted = work.await.map_err(|_| Fault::internal("making tokens of the prompt panicked"))?;
         let submitted = submitted.inspect_err(|fault| {
             if fault.kind == fault::Kind::Overloaded {
@@ -185,8 +182,16 @@ pub(crate) struct Submitted {
     logprobs: bool,
 }
 
-fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName) -> Result<Submitted, Fault> {
+fn submit(
+    speaker: &Speaker,
+    ask: Ask,
+    plan: ask::Plan,
+    model: &ModelName,
+    turn: OwnedSemaphorePermit,
+) -> Result<Submitted, Fault> {
     let prompt = speaker.read(&ask.input)?;
+    // What comes now may wait for a schema to be compiled; those that want plain text are not to wait for that.
+    drop(turn);
     let (prompt_tokens, context, input) = (prompt.len(), speaker.slots.context, ask.input.param());
     if prompt_tokens >= context {
         let message = format!(

@@ -8,11 +8,14 @@ mod load;
 mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use fault::Fault;
 use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
 pub(crate) use form::{Finish, Form};
 pub(crate) use load::{LoadFailure, Loaded, load};
@@ -98,6 +101,8 @@ pub struct Embedded {
 /// What an embedding model has besides its lane.
 pub(crate) struct Embedder {
     pub(crate) tokens: Arc<Tokens>,
+    /// Calls whose texts are made into tokens at the same time: turns of their own, so that texts do not keep pictures waiting.
+    pub(crate) tokenizing: Arc<Semaphore>,
     pub(crate) form: Form,
     pub(crate) dimensions: usize,
 }
@@ -202,16 +207,40 @@ impl Model {
     ) -> Result<Vec<Vec<u32>>, Fault> {
         let tokens = Arc::clone(&embedder.tokens);
         if texts.bytes() <= INLINE_BYTES {
-            return tokenise(&tokens, &texts, cut);
+            return tokenise(&tokens, &texts, cut, || false);
         }
-        let made = self
-            .decoders()
-            .on_thread("the text was cut into tokens", call.deadline, move || tokenise(&tokens, &texts, cut));
-        made.await.inspect_err(|fault| self.note(fault))?
+        let deadline = call.deadline;
+        let caller = Caller::default();
+        let gone = Arc::clone(&caller.0);
+        let work = async {
+            let turn = timeout_at(deadline.instant().into(), Arc::clone(&embedder.tokenizing).acquire_owned()).await;
+            let turn = turn.map_err(|_| overdue())?.expect("the turns are never closed");
+            let task = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                tokenise(&tokens, &texts, cut, || gone.load(Ordering::Relaxed) || deadline.is_over(Instant::now()))
+            });
+            task.await.map_err(|_| Fault::internal("making tokens of the texts panicked"))?
+        };
+        work.await.inspect_err(|fault| self.note(fault))
     }
 }
 
-fn tokenise(tokens: &Tokens, texts: &Texts, cut: bool) -> Result<Vec<Vec<u32>>, Fault> {
+/// Says that the caller has gone when it is dropped, which a thread cannot see by itself.
+#[derive(Default)]
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn overdue() -> Fault {
+    Fault::deadline_exceeded("the deadline passed while the texts were made into tokens or waited for their turn")
+}
+
+/// `over` is asked before each text: a call may have thousands.
+fn tokenise(tokens: &Tokens, texts: &Texts, cut: bool, over: impl Fn() -> bool) -> Result<Vec<Vec<u32>>, Fault> {
     let (many, param) = (texts.len() > 1, texts.param());
     let named = |at: usize, made: Result<Vec<u32>, TokensError>| {
         made.map_err(|error| {
@@ -226,14 +255,25 @@ fn tokenise(tokens: &Tokens, texts: &Texts, cut: bool) -> Result<Vec<Vec<u32>>, 
             fault.with_param(param)
         })
     };
-    match texts {
-        Texts::Words(texts) => {
-            texts.iter().enumerate().map(|(at, text)| named(at, tokens.of_text(text, cut))).collect()
-        }
-        Texts::Tokens(texts) => {
-            texts.iter().enumerate().map(|(at, text)| named(at, tokens.of_tokens(text, cut))).collect()
-        }
+    // Before any work: a call is refused for it in the end.
+    let empty = match texts {
+        Texts::Words(texts) => texts.iter().position(String::is_empty),
+        Texts::Tokens(texts) => texts.iter().position(Vec::is_empty),
+    };
+    if let Some(at) = empty {
+        return named(at, Err(TokensError::Empty)).map(|_| Vec::new());
     }
+    let each = |at: usize| {
+        if over() {
+            return Err(overdue());
+        }
+        let made = match texts {
+            Texts::Words(texts) => tokens.of_text(&texts[at], cut),
+            Texts::Tokens(texts) => tokens.of_tokens(&texts[at], cut),
+        };
+        named(at, made)
+    };
+    (0..texts.len()).map(each).collect()
 }
 
 /// Texts in groups of at most `together` pieces, each with others of about its length; one that has more is alone.

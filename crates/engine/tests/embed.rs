@@ -172,6 +172,8 @@ async fn what_is_wrong_is_named() {
     for (texts, options, kind, param, says) in [
         (words(&[]), RAW, Kind::InvalidInput, "texts", "no text"),
         (words(&["x", ""]), RAW, Kind::InvalidInput, "texts", "text 2 of the call is empty"),
+        // Before any work is done: the first text is too long.
+        (words(&["x ".repeat(2000).as_str(), ""]), RAW, Kind::InvalidInput, "texts", "text 2 of the call is empty"),
         (Texts::Tokens(vec![vec![]]), RAW, Kind::InvalidInput, "tokens", "the text is empty"),
         (
             Texts::Tokens(vec![vec![4, 101]]),

@@ -1,8 +1,10 @@
 //! First runs of an embedding model: that the longest text fits, whether texts may share runs, and what pieces cost.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::{RunError, Session, Stop};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::embed::Embedder;
@@ -102,8 +104,14 @@ pub(crate) fn load(
     }
     let most_pieces = curve.last().map_or(most_pieces, |(size, _)| (*size).max(longest));
     let most_texts = if form.joins { (most_pieces / pieces(USUAL)).max(1) } else { 1 };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Loaded {
-        embedder: Embedder { tokens: tokens.into(), form: form.clone(), dimensions },
+        embedder: Embedder {
+            tokens: tokens.into(),
+            tokenizing: Arc::new(Semaphore::new(cores)),
+            form: form.clone(),
+            dimensions,
+        },
         form,
         curve,
         most_pieces,
