@@ -155,7 +155,7 @@ pub(crate) enum Call {
 pub(crate) struct Chat {
     /// What to say; several words are one text.
     pub(crate) prompt: Vec<String>,
-    /// The model [default: the only language model of the server].
+    /// The model [default: the first language model of the server that is ready].
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// What the model is told before everything else.

@@ -101,7 +101,10 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
     ));
     let served = model_store::read(&target.canonicalize().map_err(|error| broken(&target, &error))?);
     match served {
-        Ok(Some(_)) => Ok(()),
+        Ok(Some(_)) => {
+            say("A server takes it at its next start.");
+            Ok(())
+        }
         Ok(None) => Err(Failure::new(NO, format!("{} is no model that can be served", target.display()))),
         Err(error) => Err(Failure::new(NO, format!("it cannot be served: {error}"))),
     }

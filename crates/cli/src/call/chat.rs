@@ -11,7 +11,7 @@ use idl::chat::{
     ChatRequest, ChatTiming, FinishReason, Message, NextRequest, Piece, Sampling, StartReply, StartRequest,
     StopRequest, Usage,
 };
-use idl::inference::{ModelsRequest, Task};
+use idl::inference::{ModelState, ModelsRequest, Task};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ pub(super) async fn chat(asked: &Chat) -> Result<(), Failure> {
     let model = match &asked.model {
         Some(model) => model.clone(),
         None => tokio::select! {
-            model = the_only_model(&client) => model?,
+            model = the_first_model(&client) => model?,
             _ = interrupts.recv() => return Err(stopped()),
         },
     };
@@ -73,15 +73,14 @@ fn from_stdin() -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
-async fn the_only_model(client: &Client) -> Result<String, Failure> {
+/// The first in the list that is ready, as the chat page has it; one that is not when there is no other: the server says why.
+async fn the_first_model(client: &Client) -> Result<String, Failure> {
     let models = client.call(&idl::methods::MODELS, ModelsRequest::default()).await?.models.unwrap_or_default();
-    let mut chat = models.iter().filter(|model| model.task == Some(Task::CHAT));
-    let names: Vec<&str> = chat.by_ref().map(|model| text(&model.name)).collect();
-    match names.as_slice() {
-        [only] => Ok((*only).to_owned()),
-        [] => Err(Failure::new(USAGE, "the server has no language model")),
-        several => Err(Failure::new(USAGE, format!("--model is needed, the server has {}", several.join(", ")))),
-    }
+    let chat = || models.iter().filter(|model| model.task == Some(Task::CHAT));
+    let first = chat().find(|model| model.state == Some(ModelState::READY)).or_else(|| chat().next());
+    first
+        .map(|model| text(&model.name).to_owned())
+        .ok_or_else(|| Failure::new(USAGE, "the server has no language model"))
 }
 
 fn message(role: &str, content: &str) -> Message {

@@ -184,12 +184,15 @@ fn faults_of_the_start_and_of_the_stream_end_with_their_status() {
 }
 
 #[test]
-fn the_model_is_named_only_where_there_is_a_choice() {
-    for (talkers, said) in
-        [(vec![], "no language model"), (vec!["one", "two"], "--model is needed, the server has one, two")]
+fn without_a_name_the_first_model_that_is_ready_answers() {
+    for (talkers, model) in
+        [(vec!["loading-one", "two", "three"], "two"), (vec!["one"], "one"), (vec!["loading-one"], "loading-one")]
     {
         let fake = Fake::start(Script { talkers, ..Script::status(ServingStatus::SERVING) });
-        let ended = outboard(&["call", "chat", "x", "--server", &fake.address]).with(2);
-        assert!(ended.err.contains(said), "{}", ended.err);
+        outboard(&["call", "chat", "x", "--server", &fake.address]).with(0);
+        assert_eq!(asked(&fake)[0].model.as_deref(), Some(model));
     }
+    let fake = Fake::serving();
+    let ended = outboard(&["call", "chat", "x", "--server", &fake.address]).with(2);
+    assert!(ended.err.contains("no language model"), "{}", ended.err);
 }

@@ -31,7 +31,7 @@ pub(crate) struct Script {
     pub(crate) shape: Vec<i64>,
     /// How long each `infer` and `classify` takes.
     pub(crate) run_time: Duration,
-    /// Language models.
+    /// Language models; `loading-...` are not ready.
     pub(crate) talkers: Vec<&'static str>,
 }
 
@@ -162,7 +162,10 @@ impl Methods {
             device: Some("cpu".to_owned()),
             ..ModelInfo::default()
         };
-        let talkers = self.script.talkers.iter().map(|name| model(name, Task::CHAT, ModelState::READY));
+        let talkers = self.script.talkers.iter().map(|name| {
+            let state = if name.starts_with("loading-") { ModelState::LOADING } else { ModelState::READY };
+            model(name, Task::CHAT, state)
+        });
         let others = vec![
             model("pictures", Task::CLASSIFY, ModelState::READY),
             ModelInfo {

@@ -234,7 +234,8 @@ fn what_was_fetched_can_be_served() {
         rest.map(|name| (name, read(name))).into_iter().chain([("config.json", config.to_string().into_bytes())]);
     let (endpoint, _hub) = Hub { files: files.collect(), ..Hub::new() }.start();
     let into = TempDir::new().unwrap();
-    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+    assert!(ended.out.contains("next start"), "{}", ended.out);
     let ended = outboard(&["models", "check", into.path().to_str().unwrap()]).with(0);
     assert!(ended.out.contains("some-model version 1 (chat)"), "{}", ended.out);
 }
