@@ -350,6 +350,32 @@ addEventListener("storage", (event) => {
   else talks.show(current.id);
 });
 
+// --- the beginning ---
+
+// A form that was sent before this script had come is answered in the page: its conversation goes on here. Null without one.
+function answered() {
+  const turns = [...form.querySelectorAll("input[type=hidden]")].map(({ name, value }) => ({ role: name, text: value }));
+  if (!turns.length && !at("problem").childElementCount) return null;
+  const facts = at("turns").querySelector(".turn-facts")?.textContent;
+  if (facts) turns.at(-1).facts = facts;
+  return { ...store.create(settings()), turns };
+}
+
+function begin() {
+  const kept = store.get(location.hash.slice(1));
+  const sent = kept ? null : answered();
+  if (!sent) {
+    show(kept ?? store.create(store.lastSettings()));
+    return;
+  }
+  const alert = [...at("problem").children];
+  // The form's own address says nothing of the conversation.
+  history.replaceState(null, "", sent.turns.length ? `#${sent.id}` : location.pathname);
+  show(sent);
+  keep();
+  at("problem").append(...alert);
+}
+
 grow();
-show(store.get(location.hash.slice(1)) ?? store.create(store.lastSettings()));
+begin();
 if (!touch.matches) input.focus();

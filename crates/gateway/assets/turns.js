@@ -158,6 +158,8 @@ async function write(text) {
 }
 
 function facts(turn) {
+  // The server's own words, where it made the whole page.
+  if (typeof turn.facts === "string") return turn.facts;
   const all = [];
   if (turn.stopped) all.push("stopped");
   if (turn.cut) all.push("ended at the most tokens");
