@@ -33,9 +33,9 @@ pub(crate) struct Begun {
     pieces: Vec<Piece>,
 }
 
-/// `words` says [`WORDS`] for each answer; `told` says what [`Talker::say`] was given; any name of a fault's kind throws that fault;
-/// `broken` and `cut` break before and behind their first word; `silent` says nothing at all; `unwell` loses its streams; `dead` does not
-/// even begin one until it is let.
+/// `words` says [`WORDS`] for each answer; `told` says what [`Talker::say`] was given; any name of a fault's kind throws that
+/// fault; `broken` and `cut` break before and behind their first word; `silent` says nothing at all; `unwell` loses its streams;
+/// `dead` does not even begin one until it is let.
 #[derive(Default)]
 pub(crate) struct Talker {
     pub(crate) requests: Mutex<Vec<ChatRequest>>,
