@@ -20,16 +20,16 @@ use generate::{Generator, Owner, Refusal, Request, Sampling, Template, Vocabular
 use model_store::Task;
 use runtime::Chosen;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use units::ModelName;
 
 pub use answers::{Answers, Finish, Said, Token};
 pub use ask::{Ask, Input, MOST_ANSWERS, Wishes};
 pub use generate::{Format, Message};
-pub(crate) use load::{LoadFailure, load};
+pub(crate) use load::load;
 
 use crate::model::Model;
 use crate::observe::{Event, Phase};
+use crate::turns::{Turn, Turns};
 use crate::{CallScope, ChatLoad};
 
 /// When a prompt that found no room is to be sent again. Nobody knows when an answer ends; a slot changes hands every second or so.
@@ -52,7 +52,7 @@ pub(crate) struct Speaker {
     /// Bytes of the longest one.
     longest: usize,
     /// Prompts that become tokens at the same time.
-    tokenizing: Arc<Semaphore>,
+    tokenizing: Turns,
     /// Keyed anew in each process, so that nobody can look for owners with the same number.
     owners: RandomState,
     /// When it was noticed that the generator's thread is gone.
@@ -146,9 +146,7 @@ impl Model {
         if call.deadline.is_over(Instant::now()) {
             return Err(overdue());
         }
-        let turn =
-            tokio::time::timeout_at(call.deadline.instant().into(), Arc::clone(&speaker.tokenizing).acquire_owned());
-        let turn = turn.await.map_err(|_| overdue())?.map_err(|_| speaker.ended(self.name()))?;
+        let turn = speaker.tokenizing.take(call.deadline).await.ok_or_else(overdue)?;
         let (begun, name) = (Instant::now(), self.name().clone());
         let worker = Arc::clone(speaker);
         let work = tokio::task::spawn_blocking(move || submit(&worker, ask, plan, &name, turn));
@@ -182,13 +180,7 @@ pub(crate) struct Submitted {
     logprobs: bool,
 }
 
-fn submit(
-    speaker: &Speaker,
-    ask: Ask,
-    plan: ask::Plan,
-    model: &ModelName,
-    turn: OwnedSemaphorePermit,
-) -> Result<Submitted, Fault> {
+fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName, turn: Turn) -> Result<Submitted, Fault> {
     let prompt = speaker.read(&ask.input)?;
     // What comes now may wait for a schema to be compiled; those that want plain text are not to wait for that.
     drop(turn);

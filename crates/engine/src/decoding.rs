@@ -17,6 +17,8 @@ use bytes::Bytes;
 use fault::Fault;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use units::Deadline;
+
+use crate::turns::Turns;
 use vision::{Header, Limits, Recipe, Scratch, Wanted};
 
 /// Decoding less than this takes some tens of microseconds, about what two thread switches do.
@@ -86,13 +88,13 @@ impl Budget {
         }
         let taken = Arc::clone(&self.units).acquire_many_owned(units);
         let taken = tokio::time::timeout_at(deadline.instant().into(), taken).await;
-        Ok(taken.map_err(|_| overdue(DECODED))?.expect("the budget is never closed"))
+        Ok(taken.map_err(|_| overdue())?.expect("the budget is never closed"))
     }
 }
 
 /// The decoders of a process and their budgets.
 pub(crate) struct Decoders {
-    slots: Arc<Semaphore>,
+    slots: Turns,
     threads: usize,
     rows: Budget,
     pictures: Budget,
@@ -101,17 +103,12 @@ pub(crate) struct Decoders {
 impl Decoders {
     pub(crate) fn new(threads: usize, bytes: u64) -> Self {
         let (rows, threads) = (bytes / ROWS_PART, threads.max(1));
-        Self {
-            slots: Arc::new(Semaphore::new(threads)),
-            threads,
-            rows: Budget::new(rows),
-            pictures: Budget::new(bytes - rows),
-        }
+        Self { slots: Turns::new(threads), threads, rows: Budget::new(rows), pictures: Budget::new(bytes - rows) }
     }
 
     /// Whether no picture is being decoded now, tiny ones aside.
     pub(crate) fn are_idle(&self) -> bool {
-        self.slots.available_permits() == self.threads
+        self.slots.free() == self.threads
     }
 
     /// Takes room for all rows of a call, to be held until their runs have ended.
@@ -138,38 +135,31 @@ impl Decoders {
         let bytes = header.decoded_bytes(picture.wanted) + u64::from(preview_px) * u64::from(preview_px) * 3;
         let budget = self.pictures.take("decoding the picture", bytes, deadline).await?;
         let recipe = Arc::clone(recipe);
-        let decoded = self.on_thread(DECODED, deadline, move || {
+        let decoded = self.on_thread(deadline, move || {
             let _held = budget;
             decode(&picture, &recipe, preview_px, data, range)
         });
         decoded.await?
     }
 
-    /// Does work that takes longer than a moment on a thread of its own, in its turn. `what` is what was done when the deadline
-    /// passes.
-    pub(crate) async fn on_thread<R: Send + 'static>(
+    /// Decodes on a thread of its own, in its turn.
+    async fn on_thread<R: Send + 'static>(
         &self,
-        what: &'static str,
         deadline: Deadline,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, Fault> {
-        let slot = tokio::time::timeout_at(deadline.instant().into(), Arc::clone(&self.slots).acquire_owned()).await;
-        let slot = slot.map_err(|_| overdue(what))?.expect("the slots are never closed");
+        let turn = self.slots.take(deadline).await.ok_or_else(overdue)?;
         let task = tokio::task::spawn_blocking(move || {
-            // Held by the thread, not by the caller: a caller that leaves does not end the work.
-            let _held = slot;
+            let _turn = turn;
             work()
         });
         let done = task.await.map_err(|_| Fault::internal("the decoder panicked"))?;
-        if deadline.is_over(Instant::now()) { Err(overdue(what)) } else { Ok(done) }
+        if deadline.is_over(Instant::now()) { Err(overdue()) } else { Ok(done) }
     }
 }
 
-/// What pictures are when their deadline passes.
-const DECODED: &str = "the picture was decoded";
-
-fn overdue(what: &str) -> Fault {
-    Fault::deadline_exceeded(format!("the deadline passed while {what} or waited for its turn"))
+fn overdue() -> Fault {
+    Fault::deadline_exceeded("the deadline passed while the picture was decoded or waited for its turn")
 }
 
 fn decode(

@@ -14,17 +14,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use fault::Fault;
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
 
 pub(crate) use form::{Finish, Form};
-pub(crate) use load::{LoadFailure, Loaded, load};
+pub(crate) use load::{Loaded, load};
 
 use crate::embed::form::pieces;
 use crate::embed::tokens::{Tokens, TokensError};
 use crate::job::{Answer, Outcome, Work};
 use crate::model::{Model, fault_of};
 use crate::observe::Phase;
+use crate::turns::Turns;
 use crate::{CallScope, Task, Timing};
 
 /// What the lane of an embedding model counts instead of rows.
@@ -102,7 +101,7 @@ pub struct Embedded {
 pub(crate) struct Embedder {
     pub(crate) tokens: Arc<Tokens>,
     /// Calls whose texts are made into tokens at the same time: turns of their own, so that texts do not keep pictures waiting.
-    pub(crate) tokenizing: Arc<Semaphore>,
+    pub(crate) tokenizing: Turns,
     pub(crate) form: Form,
     pub(crate) dimensions: usize,
 }
@@ -213,8 +212,7 @@ impl Model {
         let caller = Caller::default();
         let gone = Arc::clone(&caller.0);
         let work = async {
-            let turn = timeout_at(deadline.instant().into(), Arc::clone(&embedder.tokenizing).acquire_owned()).await;
-            let turn = turn.map_err(|_| overdue())?.expect("the turns are never closed");
+            let turn = embedder.tokenizing.take(deadline).await.ok_or_else(overdue)?;
             let task = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 tokenise(&tokens, &texts, cut, || gone.load(Ordering::Relaxed) || deadline.is_over(Instant::now()))

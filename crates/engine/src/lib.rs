@@ -20,11 +20,13 @@ mod infer;
 mod job;
 mod lane;
 mod load;
+mod load_failure;
 mod model;
 mod observe;
 mod scores;
 mod settings;
 mod state;
+mod turns;
 mod warm_up;
 mod worker;
 

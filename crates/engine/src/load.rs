@@ -12,7 +12,7 @@ use scheduler::{Curve, Limits};
 use tracing::{info, warn};
 
 use crate::buffers::Buffers;
-use crate::chat::{self, LoadFailure};
+use crate::chat;
 use crate::embed;
 use crate::lane::Lane;
 use crate::model::{Model, Serving};
@@ -89,10 +89,7 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
         error => format!("the first run failed: {error}"),
     };
     if model.task() == Task::Chat {
-        let speaker = chat::load(model, first, &watch.stop).map_err(|failure| match failure {
-            LoadFailure::Reason(reason) => reason,
-            LoadFailure::Run(error) => failed(error),
-        })?;
+        let speaker = chat::load(model, first, &watch.stop).map_err(|failure| failure.sentence(failed))?;
         return model.speaker.set(Arc::new(speaker)).map_err(|_| "the model was loaded twice".to_owned());
     }
     let on_cpu = first.chosen().device == Device::Cpu;
@@ -101,10 +98,8 @@ fn try_load(model: &Arc<Model>, runtime: &'static Runtime, busy: &Arc<AtomicUsiz
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = model.settings().instances.or(settings.instances).unwrap_or(if on_cpu { cores } else { 1 });
     if model.task() == Task::Embed {
-        let loaded = embed::load(model, &mut first, budget, clock, &watch.stop).map_err(|failure| match failure {
-            embed::LoadFailure::Reason(reason) => reason,
-            embed::LoadFailure::Run(error) => failed(error),
-        })?;
+        let loaded =
+            embed::load(model, &mut first, budget, clock, &watch.stop).map_err(|failure| failure.sentence(failed))?;
         let embed::Loaded { embedder, form, curve, most_texts, most_pieces } = loaded;
         let shape = Shape {
             rows: None,

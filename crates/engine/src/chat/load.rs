@@ -1,17 +1,18 @@
 //! A chat model from its folder to its generator.
 
 use std::hash::RandomState;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use generate::{Generator, Limits, Sampling, Template, Vocabulary};
 use model_store::Chat;
 use runtime::{Decoder, Next, RunError, Session, Stop};
-use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::{LONGEST_NAME, Slots, Speaker};
+use crate::load_failure::LoadFailure;
 use crate::model::Model;
+use crate::turns::Turns;
 
 /// More answers at the same time than this would each be slower than a person reads, on any device that is served.
 const MOST_SLOTS: usize = 256;
@@ -32,7 +33,7 @@ pub(crate) fn load(model: &Model, session: Session, stop: &Stop) -> Result<Speak
     let (chosen, placement) = (session.chosen().clone(), session.placement());
     let mut decoder = Decoder::new(session, slots.count, context)?;
     let limits = Limits { waiting: settings.waiting, ..Limits::default() };
-    let (prefill, step) = warm_up(&mut decoder, limits.piece, stop).map_err(LoadFailure::Run)?;
+    let (prefill, step) = warm_up(&mut decoder, limits.piece, stop)?;
     let tokens = vocabulary.tokens();
     if tokens.bytes.len() > spec.vocabulary {
         let (texts, logits) = (tokens.bytes.len(), spec.vocabulary);
@@ -47,7 +48,6 @@ pub(crate) fn load(model: &Model, session: Session, stop: &Stop) -> Result<Speak
     let count = tokens.bytes.len();
     let generator = Generator::start(decoder, tokens, limits)
         .map_err(|error| format!("the thread that generates could not be started: {error}"))?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Speaker {
         vocabulary,
         template,
@@ -58,24 +58,10 @@ pub(crate) fn load(model: &Model, session: Session, stop: &Stop) -> Result<Speak
         slots,
         tokens: count,
         longest,
-        tokenizing: Arc::new(Semaphore::new(cores)),
+        tokenizing: Turns::of_cores(),
         owners: RandomState::new(),
         died: OnceLock::new(),
     })
-}
-
-/// Why a chat model does not load.
-pub(crate) enum LoadFailure {
-    /// One sentence.
-    Reason(String),
-    /// Its first run failed.
-    Run(RunError),
-}
-
-impl From<String> for LoadFailure {
-    fn from(reason: String) -> Self {
-        Self::Reason(reason)
-    }
 }
 
 /// How many conversations fit.

@@ -1,16 +1,16 @@
 //! First runs of an embedding model: that the longest text fits, whether texts may share runs, and what pieces cost.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::{RunError, Session, Stop};
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::embed::Embedder;
 use crate::embed::form::{Form, PIECE, pieces};
 use crate::embed::tokens::Tokens;
+use crate::load_failure::LoadFailure;
 use crate::model::Model;
+use crate::turns::Turns;
 use crate::warm_up::Clock;
 
 /// The length that the curve is measured with: most texts are sentences.
@@ -30,24 +30,6 @@ pub(crate) struct Loaded {
     pub(crate) most_pieces: usize,
     /// ... and the usual texts that they are.
     pub(crate) most_texts: usize,
-}
-
-/// Why a model is not served.
-pub(crate) enum LoadFailure {
-    Reason(String),
-    Run(RunError),
-}
-
-impl From<RunError> for LoadFailure {
-    fn from(error: RunError) -> Self {
-        Self::Run(error)
-    }
-}
-
-impl From<String> for LoadFailure {
-    fn from(reason: String) -> Self {
-        Self::Reason(reason)
-    }
 }
 
 pub(crate) fn load(
@@ -104,14 +86,8 @@ pub(crate) fn load(
     }
     let most_pieces = curve.last().map_or(most_pieces, |(size, _)| (*size).max(longest));
     let most_texts = if form.joins { (most_pieces / pieces(USUAL)).max(1) } else { 1 };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Loaded {
-        embedder: Embedder {
-            tokens: tokens.into(),
-            tokenizing: Arc::new(Semaphore::new(cores)),
-            form: form.clone(),
-            dimensions,
-        },
+        embedder: Embedder { tokens: tokens.into(), tokenizing: Turns::of_cores(), form: form.clone(), dimensions },
         form,
         curve,
         most_pieces,
