@@ -1,9 +1,9 @@
 //! Turns what a peer sends into frames, within the budget.
 //!
 //! Why two kinds of buffer: many small frames come in one read and share a chunk, of which each is a slice; a big frame
-//! is read straight into a buffer of its own, of exactly its size.
+//! is read straight into a buffer of its own, of its size, and begins in it where its big field will lie aligned.
 //! Promises: nothing is allocated for a claimed size before the budget has granted it, and memory for what comes in that
-//! nobody paid for is at most [`OWN`] bytes a connection. A connection that has never sent anything, or that has let go
+//! nobody paid for is at most [`OWN`] bytes a connection (and 7 for the place of a big frame). A connection that has never sent anything, or that has let go
 //! of what it had, has no buffer at all.
 //! Not here: waiting for the budget, and what happens when it grants nothing (`connection`).
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Instant;
 use wire::{FrameError, FrameLimits};
@@ -32,6 +32,9 @@ const LARGEST_CHUNK: usize = 64 * 1024;
 
 /// From this payload length on a frame has a buffer of its own.
 const BIG: usize = 32 * 1024;
+
+/// The big field of a big frame begins at a multiple of it, so that a model can read any of its numbers in place.
+const ALIGN: usize = 8;
 
 /// A read of less is not worth the system call.
 const LEAST_ROOM: usize = 512;
@@ -173,9 +176,8 @@ impl Inbound {
         match need {
             Need::Chunk(size) => self.move_to(charge, size),
             Need::Body(want) => {
-                let mut buffer = BytesMut::with_capacity(want);
                 // An incomplete frame is the last in its chunk, so the rest of the chunk belongs to it.
-                buffer.extend_from_slice(&self.chunk[PREFIX..]);
+                let buffer = placed(&self.chunk[PREFIX..], want);
                 self.chunk.clear();
                 self.body = Some(Body { buffer, want, charge });
             }
@@ -214,7 +216,8 @@ impl Inbound {
         IO: AsyncRead + Unpin,
     {
         if let Some(body) = &mut self.body {
-            return pin!(io.read_buf(&mut body.buffer)).poll(cx);
+            let missing = body.want - body.buffer.len();
+            return pin!(io.read_buf(&mut (&mut body.buffer).limit(missing))).poll(cx);
         }
         if self.skip > 0 {
             let read = ready!(read_scratch(io, cx, self.skip, |_| {}))?;
@@ -262,6 +265,17 @@ impl Inbound {
     }
 }
 
+/// A buffer for a payload of `want` bytes, which begins with `head`: where it starts depends on where its big field does.
+fn placed(head: &[u8], want: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(want + ALIGN - 1);
+    let field = wire::large_field(head, want).unwrap_or(0);
+    let lead = (buffer.as_ptr().addr() + field).wrapping_neg() % ALIGN;
+    buffer.put_bytes(0, lead);
+    buffer.advance(lead);
+    buffer.extend_from_slice(head);
+    buffer
+}
+
 fn read_scratch<IO: AsyncRead + Unpin>(
     io: &mut IO,
     cx: &mut Context<'_>,
@@ -283,4 +297,52 @@ fn read_scratch<IO: AsyncRead + Unpin>(
 /// Whether the head of the incomplete frame in `unread` must be there by now.
 pub(crate) fn must_hold_head(unread: &[u8]) -> bool {
     unread.len() >= HEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use wire::{DecodeLimits, MessageKind, Protocol, Request, encode_call};
+
+    use super::*;
+    use crate::testing::Note;
+
+    async fn next(inbound: &mut Inbound, io: &mut DuplexStream) -> Bytes {
+        loop {
+            let now = Instant::now();
+            if let Some(arrived) = inbound.take(now).expect("it is within the limits") {
+                return arrived.payload;
+            }
+            if let Err(need) = inbound.prepare(false) {
+                inbound.grant(need, Taken::own(need.bytes()));
+            }
+            assert_ne!(poll_fn(|cx| inbound.poll_read(io, cx)).await.expect("nothing fails"), 0, "it ends early");
+            inbound.arrived(now);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_big_field_lies_where_a_model_can_read_it_however_long_the_name_before_it_is() {
+        for protocol in [Protocol::Binary, Protocol::Compact] {
+            for name in ["e", "ec", "ech", "echo", "echoe", "echoec", "echoech", "echoecho"] {
+                let sent = Note::of(vec![7; BIG]);
+                let frame = encode_call(protocol, name, 1, MessageKind::Call, &sent).expect("it can be written");
+                let twice = [frame.to_bytes(), frame.to_bytes()].concat();
+                // What two reads bring, the second with bytes of the next frame behind the first.
+                let (mut writer, mut io) = duplex(BIG);
+                let write = tokio::spawn(async move { writer.write_all(&twice).await.map(|()| writer) });
+                let mut inbound = Inbound::new(FrameLimits::default());
+                for _ in 0..2 {
+                    let payload = next(&mut inbound, &mut io).await;
+                    let request = Request::parse(payload, &DecodeLimits::default()).expect("a call");
+                    let note: Note = request.args().expect("a note");
+                    assert_eq!(note, sent);
+                    assert_eq!(note.data.as_ptr().addr() % ALIGN, 0, "{protocol:?} {name}");
+                }
+                write.await.expect("no panic").expect("everything is written");
+            }
+        }
+    }
 }

@@ -163,13 +163,13 @@ impl Head {
 
 const CUT: WireError = WireError::Head("ends before the sequence number and the method name");
 
-fn u32_at(payload: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(payload: &[u8], at: usize) -> Option<u32> {
     let bytes = payload.get(at..at.checked_add(4)?)?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// The number at `at`, and the place after it. Bits above the 32nd are dropped, as other implementations do.
-fn varint_at(payload: &[u8], at: usize) -> Option<(u32, usize)> {
+pub(crate) fn varint_at(payload: &[u8], at: usize) -> Option<(u32, usize)> {
     let mut value = 0;
     for (place, byte) in payload.get(at..)?.iter().take(5).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * place);

@@ -232,3 +232,20 @@ fn an_unknown_result_field_is_passed_over_and_none_is_missing() {
     let reply = Response::parse(Bytes::from_static(bytes), &limits).unwrap();
     assert_eq!(reply.result::<Sample, Sample>().unwrap_err(), ResponseError::Missing);
 }
+
+#[test]
+fn the_place_of_a_big_field_is_told_from_the_first_bytes() {
+    let text = |bytes| Some("t".repeat(bytes));
+    for (protocol, before) in BOTH.into_iter().flat_map(|protocol| [0, 3, 100, 700].map(|before| (protocol, before))) {
+        let sample = Sample { text: text(before), blob: Some(Bytes::from(vec![b'b'; 40_000])), ..Sample::default() };
+        let payload = payload(&call(protocol, 1 << 30, &sample));
+        let begin = wire::large_field(&payload[..1024], payload.len()).expect("it is found");
+        assert_eq!(payload[begin - 1..].iter().position(|byte| *byte == b'b'), Some(1), "{protocol:?} {before}");
+        assert!(payload[begin..][..40_000].iter().all(|byte| *byte == b'b'));
+        // Nothing is told of a message without one, nor from bytes that end before its length.
+        assert_eq!(wire::large_field(&payload[..begin - 4], payload.len()), None);
+        let two = Sample { blobs: Some(vec![Bytes::from(vec![b'b'; 9_000]); 3]), ..Sample::default() };
+        let payload = self::payload(&call(protocol, 1, &two));
+        assert_eq!(wire::large_field(&payload, payload.len()), None, "{protocol:?}");
+    }
+}
