@@ -164,7 +164,8 @@ pub(crate) struct Chat {
     /// 0 to 2; 0 always takes the likeliest word [default: the model's].
     #[arg(long)]
     pub(crate) temperature: Option<f64>,
-    /// Same number, same answer [default: another one each time].
+    /// Same number, same answer, but for models with 8-bit weights, which can come to another one [default: a new number each
+    /// time].
     #[arg(long)]
     pub(crate) seed: Option<i64>,
     /// Most tokens of an answer [default: what fits].
@@ -188,8 +189,8 @@ pub(crate) struct Chat {
 pub(crate) enum Models {
     /// Fetches a model from a hub, as a folder that a server serves.
     #[command(
-        after_help = "What was fetched before an interruption is not fetched again; every large file is checked against \
-                      the hub's SHA-256. The hub is HF_ENDPOINT, the token for repositories that are not public \
+        after_help = "What was fetched before an interruption is not fetched again; every file is checked against the sum \
+                      that the hub lists. The hub is HF_ENDPOINT, the token for repositories that are not public \
                       HF_TOKEN.\n\nExit status: 0; 1 when it cannot be had, and why; 3 when the hub cannot be \
                       reached.\n\nExamples:\n  outboard models pull onnx-community/SmolLM2-360M-Instruct-ONNX \
                       --variant q4\n  outboard models pull Xenova/all-MiniLM-L6-v2 --into my-models --name minilm"

@@ -2,7 +2,7 @@
 //!
 //! Promises: the folder appears under its name when it is whole and checked, never before; an interrupted download goes on where it
 //! stopped, or begins anew when what is asked for has changed; nothing is written outside that folder and `.pull-NAME` beside it; all
-//! files are of one commit.
+//! files are of one commit, and each is checked against the sum that the hub lists for it.
 //! Not here: the requests, redirects and partial downloads (`hub`).
 
 mod hub;
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 use units::ModelName;
 
 use self::hub::Hub;
@@ -46,6 +47,9 @@ struct Listed {
     rfilename: String,
     #[serde(default)]
     size: Option<u64>,
+    /// Git's name for a file that is in the repository itself.
+    #[serde(default, rename = "blobId")]
+    blob: Option<String>,
     #[serde(default)]
     lfs: Option<Large>,
 }
@@ -84,7 +88,12 @@ pub(crate) fn run(wanted: &Wanted<'_>) -> Result<(), Failure> {
     begin(&work, &of(&hub, source, wanted.variant, &files))?;
     let mut bytes = 0;
     for (place, listed) in &files {
-        bytes += fetch(&hub, source, listed, &staged.join(place), &parts.join(place))?;
+        bytes += fetch(&hub, source, listed, &staged.join(place), &parts.join(place)).inspect_err(|_| {
+            // What nothing has come for is no beginning to go on from.
+            if !holds(&staged) && !holds(&parts) {
+                let _ = fs::remove_dir_all(&work);
+            }
+        })?;
     }
     if let Some(above) = target.parent() {
         fs::create_dir_all(above).map_err(|error| broken(above, &error))?;
@@ -135,6 +144,16 @@ fn begin(work: &Path, of: &str) -> Result<(), Failure> {
         _ => {}
     }
     fs::create_dir_all(work).and_then(|()| fs::write(&record, of)).map_err(|error| broken(&record, &error))
+}
+
+/// Whether there is a byte of a file somewhere in the folder.
+fn holds(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => holds(&entry.path()),
+        Ok(data) => data.len() > 0,
+        Err(_) => true,
+    })
 }
 
 /// Two parts that are safe in a path and in an address.
@@ -198,7 +217,13 @@ fn choose<'l>(listing: &'l Listing, wanted: &Wanted<'_>) -> Result<BTreeMap<Path
         let safe = name.split('/').all(|part| ModelName::parse(part).is_ok());
         (belongs && safe).then(|| PathBuf::from(name))
     };
-    Ok(listing.siblings.iter().filter_map(|file| Some((place(file)?, file))).collect())
+    let files: BTreeMap<_, _> = listing.siblings.iter().filter_map(|file| Some((place(file)?, file))).collect();
+    match files.values().find(|file| file.lfs.is_none() && file.blob.is_none()) {
+        Some(file) => {
+            Err(no(format!("is listed with no checksum for {}: what comes could not be checked", file.rfilename)))
+        }
+        None => Ok(files),
+    }
 }
 
 /// Brings a file to its place by way of `part`, unless it is there already; its bytes.
@@ -226,14 +251,18 @@ fn wrong(listed: &Listed, file: &Path) -> io::Result<Option<String>> {
     if let Some(expected) = listed.size.filter(|expected| *expected != size) {
         return Ok(Some(format!("has {size} bytes, the hub says {expected}")));
     }
-    let Some(large) = &listed.lfs else { return Ok(None) };
-    let sum = sha256(file)?;
-    let same = sum.eq_ignore_ascii_case(&large.sha256);
-    Ok((!same).then(|| format!("has the SHA-256 {sum}, the hub says {}", large.sha256)))
+    let (method, sum, expected) = match (&listed.lfs, &listed.blob) {
+        (Some(large), _) => ("SHA-256", sum::<Sha256>(file, b"")?, &large.sha256),
+        (None, Some(blob)) => ("git SHA-1", sum::<Sha1>(file, format!("blob {size}\0").as_bytes())?, blob),
+        (None, None) => return Ok(Some("has no checksum on the hub".to_owned())),
+    };
+    let same = sum.eq_ignore_ascii_case(expected);
+    Ok((!same).then(|| format!("has the {method} {sum}, the hub says {expected}")))
 }
 
-fn sha256(file: &Path) -> io::Result<String> {
-    let (mut file, mut hash, mut buffer) = (File::open(file)?, Sha256::new(), vec![0; 1 << 20]);
+/// The sum of a file with something in front of it, in hexadecimal digits.
+fn sum<D: Digest>(file: &Path, before: &[u8]) -> io::Result<String> {
+    let (mut file, mut hash, mut buffer) = (File::open(file)?, D::new_with_prefix(before), vec![0; 1 << 20]);
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -20,6 +21,10 @@ struct Hub {
     files: BTreeMap<&'static str, Vec<u8>>,
     /// Large files are told with this sum instead of their own.
     wrong_sum: bool,
+    /// This small file comes with other bytes than are listed.
+    changed: Option<&'static str>,
+    /// This file is listed without a sum.
+    no_sum: Option<&'static str>,
     /// So many bodies of large files end in the middle.
     cuts: usize,
     token: Option<&'static str>,
@@ -41,6 +46,12 @@ fn sum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Git's name for a file.
+fn blob(bytes: &[u8]) -> String {
+    let hash = Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Hub {
     fn new() -> Self {
         let config = json!({"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64}).to_string();
@@ -59,6 +70,8 @@ impl Hub {
         Self {
             files: files.into(),
             wrong_sum: false,
+            changed: None,
+            no_sum: None,
             cuts: 0,
             token: None,
             commit: COMMIT.to_owned(),
@@ -124,6 +137,11 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
     if path == "/api/models/owner/Some-Model/revision/main?blobs=true" {
         let listed = |(name, bytes): (&&str, &Vec<u8>)| {
             let mut file = json!({"rfilename": name, "size": bytes.len()});
+            if hub.no_sum == Some(*name) {
+                return file;
+            }
+            // Of a large file this is the name of the pointer to it.
+            file["blobId"] = json!(blob(if Hub::is_large(name) { b"pointer" } else { bytes }));
             if Hub::is_large(name) {
                 file["lfs"] = json!({"sha256": if hub.wrong_sum { sum(b"") } else { sum(bytes) }, "size": bytes.len()});
             }
@@ -136,7 +154,7 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
     let resolved = path.strip_prefix(&format!("/owner/Some-Model/resolve/{}/", hub.commit));
     let name = resolved.or_else(|| path.strip_prefix("/store/")).map(str::to_owned).unwrap_or_default();
     let there = hub.files.get(name.as_str()).filter(|_| hub.gone != Some(name.as_str()));
-    let Some(bytes) = there.cloned() else {
+    let Some(mut bytes) = there.cloned() else {
         send(&stream, head("404 Not Found", "", 0), b"");
         return None;
     };
@@ -148,6 +166,9 @@ fn answer(hub: &Mutex<Hub>, mut stream: TcpStream) -> Option<()> {
         );
         send(&stream, head("302 Found", &more, 0), b"");
         return None;
+    }
+    if hub.changed == Some(name.as_str()) {
+        bytes[0] ^= 1;
     }
     let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
     let from: usize = from.parse().ok()?;
@@ -288,6 +309,42 @@ fn a_wrong_checksum_is_refused_and_nothing_is_served() {
     assert!(!into.path().join("some-model").exists());
     hub.lock().unwrap().wrong_sum = false;
     pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+}
+
+#[test]
+fn a_small_file_that_was_changed_on_its_way_is_refused() {
+    let (endpoint, hub) = Hub { changed: Some("tokenizer.json"), ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    // What `git hash-object` says of the file.
+    let says = "the hub says 9e26dfeeb6e641a33dae4961196235bdb965b21b; it was thrown away";
+    assert!(ended.err.contains("tokenizer.json has the git SHA-1") && ended.err.contains(says), "{}", ended.err);
+    assert!(!into.path().join("some-model").exists());
+    hub.lock().unwrap().changed = None;
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(0);
+}
+
+#[test]
+fn a_file_without_a_sum_is_not_taken() {
+    for name in ["config.json", "onnx/model.onnx"] {
+        let (endpoint, hub) = Hub { no_sum: Some(name), ..Hub::new() }.start();
+        let into = TempDir::new().unwrap();
+        let ended = pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+        assert!(ended.err.contains(&format!("no checksum for {name}")), "{}", ended.err);
+        assert_eq!(hub.lock().unwrap().seen.len(), 1, "nothing is fetched");
+    }
+}
+
+#[test]
+fn of_a_pull_that_brought_nothing_nothing_stays() {
+    let (endpoint, hub) = Hub { gone: Some("README.md"), ..Hub::new() }.start();
+    let into = TempDir::new().unwrap();
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    assert_eq!(std::fs::read_dir(into.path()).unwrap().count(), 0);
+    // As soon as there is something to go on from it stays.
+    hub.lock().unwrap().gone = Some("tokenizer.json");
+    pull(&endpoint, into.path(), &["owner/Some-Model"], None).with(1);
+    assert!(into.path().join(".pull-some-model/model/config.json").is_file());
 }
 
 #[test]
