@@ -13,6 +13,8 @@ use crate::ask::Ask;
 use crate::body::{self, Share};
 use crate::classify::checked;
 use crate::metrics::Route;
+use crate::openai;
+use crate::origin;
 use crate::pages::{self, Choice, page_head};
 use crate::problem::{Problem, start_of, unreadable};
 use crate::site::Site;
@@ -165,6 +167,10 @@ fn advice(problem: &Problem) -> &'static str {
 
 /// Reads the form; the share is of the memory for bodies, which the conversation takes until it is answered.
 async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Site>) -> Result<(Talk, Share), Fault> {
+    if let Err(fault) = origin::own_page(request) {
+        body::discard(&mut payload.into_inner(), &site.process).await;
+        return Err(fault);
+    }
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence != "application/x-www-form-urlencoded" {
@@ -219,7 +225,7 @@ async fn answer(request: &HttpRequest, site: &web::Data<Site>, ask: &mut Ask, ta
     let chat = wanted(talk)?;
     ask.told.model = Some(checked(&talk.written.model)?);
     let reply = site.backend.chat_complete(chat, &ask.caller(), &ask.request_id, deadline).await?;
-    let (text, facts) = told(ask, reply);
+    let (text, facts) = told(ask, reply)?;
     if text.is_empty() {
         return Err(Fault::unavailable("the model answered with nothing"));
     }
@@ -269,16 +275,12 @@ fn number<N: std::str::FromStr>(name: &'static str, text: &str) -> Result<Option
 }
 
 /// The answer, and what is shown small below it.
-fn told(ask: &mut Ask, reply: ChatReply) -> (String, String) {
+fn told(ask: &mut Ask, reply: ChatReply) -> Result<(String, String), Fault> {
+    openai::answered(ask, &reply)?;
     let choice = reply.choices.and_then(|choices| choices.into_iter().next()).unwrap_or_default();
-    let usage = reply.usage.unwrap_or_default();
-    let tokens = |count: Option<i32>| u32::try_from(count.unwrap_or(0)).unwrap_or(0);
-    ask.told.tokens_in = tokens(usage.prompt_tokens);
-    ask.told.tokens_cached = tokens(usage.cached_tokens);
-    ask.told.tokens_out = tokens(usage.completion_tokens);
     let cut = choice.finish == Some(FinishReason::LENGTH);
     let facts = facts(cut, ask.told.tokens_out, reply.timing.as_ref(), reply.model.as_deref());
-    (choice.text.unwrap_or_default().trim().to_owned(), facts)
+    Ok((choice.text.unwrap_or_default().trim().to_owned(), facts))
 }
 
 fn facts(cut: bool, tokens: u32, timing: Option<&ChatTiming>, model: Option<&str>) -> String {

@@ -139,7 +139,61 @@ fn operations(api: &Value) -> Vec<Operation> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use utoipa::ToSchema;
+    use utoipa::openapi::{RefOr, Schema};
+
     use super::*;
+
+    /// A type and all that it is made of.
+    fn parts<T: ToSchema>() -> Vec<(String, RefOr<Schema>)> {
+        let mut all = vec![(T::name().into_owned(), T::schema())];
+        T::schemas(&mut all);
+        all
+    }
+
+    /// The last one of a name would describe them all.
+    #[test]
+    fn no_two_types_share_a_name() {
+        use crate::{classify, health, models, openai, problem};
+        let all = [
+            parts::<classify::ClassifyBody<'_>>(),
+            parts::<classify::ClassifyAnswer<'_>>(),
+            parts::<classify::ClassifyManyAnswer<'_>>(),
+            parts::<openai::ChatBody>(),
+            parts::<openai::ChatAnswer<'_>>(),
+            parts::<openai::ChatChunk<'_>>(),
+            parts::<openai::CompletionBody>(),
+            parts::<openai::CompletionAnswer<'_>>(),
+            parts::<openai::embeddings::EmbeddingsBody>(),
+            parts::<openai::embeddings::EmbeddingsAnswer>(),
+            parts::<models::ModelsBody>(),
+            parts::<health::HealthBody>(),
+            parts::<problem::ErrorBody<'_>>(),
+        ];
+        let mut seen = BTreeMap::new();
+        for (name, schema) in all.into_iter().flatten() {
+            let schema = serde_json::to_value(schema).expect("JSON");
+            let before = seen.insert(name.clone(), schema.clone());
+            assert!(before.is_none_or(|before| before == schema), "two types are called {name}");
+        }
+        let api: Value = serde_json::from_str(&TEXT).expect("JSON");
+        for name in api["components"]["schemas"].as_object().expect("schemas").keys() {
+            assert!(seen.contains_key(name), "{name} is not looked at here");
+        }
+    }
+
+    #[test]
+    fn what_can_be_written_in_several_ways_is_described_so() {
+        let api: Value = serde_json::from_str(&TEXT).expect("JSON");
+        let schemas = &api["components"]["schemas"];
+        for (name, ways) in [("Stop", 2), ("Prompt", 2), ("Content", 2), ("AskedInput", 4), ("ToldVector", 2)] {
+            assert_eq!(schemas[name]["oneOf"].as_array().map(Vec::len), Some(ways), "{name}: {}", schemas[name]);
+        }
+        let message = &schemas["AskedMessage"]["properties"];
+        assert!(text(&message["role"]["description"]).contains("user"), "{message}");
+    }
 
     #[test]
     fn every_documented_path_is_described_with_its_errors() {

@@ -12,6 +12,7 @@ mod health;
 mod metrics;
 mod models;
 mod openai;
+mod origin;
 mod pages;
 mod problem;
 mod query;

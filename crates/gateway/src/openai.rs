@@ -4,10 +4,12 @@ mod description;
 pub(crate) mod embeddings;
 mod events;
 mod fields;
+mod logprobs;
 mod messages;
 mod request;
 mod shape;
 mod stream;
+mod unsupported;
 
 use std::time::Duration;
 
@@ -17,37 +19,30 @@ use bytes::Bytes;
 use fault::Fault;
 use idl::chat::{ChatReply, ChatTiming, FinishReason, Usage};
 
-pub(crate) use self::description::{ChatBody, CompletionBody};
+pub(crate) use self::description::{ChatBody, CompletionBody, Refused, RequestHeaders};
 pub(crate) use self::shape::{ChatAnswer, ChatChunk, CompletionAnswer};
 
 use self::events::Events;
+use self::logprobs::{CompletionLogprobs, Place};
 use self::request::{Form, Wanted};
-use self::shape::{CompletionChoice, CompletionLogprobs, Head, UsageBody, finish_reason, text};
+use self::shape::{CompletionChoice, Head, UsageBody, finish_reason, text};
 use crate::ask::{Ask, ServerTimes};
 use crate::backend::StreamTimes;
 use crate::body::{self, Share};
 use crate::metrics::Route;
-use crate::problem::{ErrorBody, Problem, start_of};
+use crate::problem::{Problem, start_of};
 use crate::settings::Limits;
 use crate::site::Site;
 
 /// Answers a conversation, word by word with `stream`.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "chat",
-    params(
-        ("x-request-id" = Option<String>, Header, description = "8 to 64 of A-Z a-z 0-9 . _ -; kept in every log and answer"),
-        ("x-request-timeout-ms" = Option<i64>, Header, description = "How long an answer is of use; 120,000 when absent, at most 600,000"),
-    ),
+    params(RequestHeaders),
     request_body(content = ChatBody),
     responses(
         (status = 200, description = "The answer; with `stream` server-sent events: chunks, then [DONE], or an error as the last event",
          content((ChatAnswer = "application/json"), (ChatChunk = "text/event-stream"))),
-        (status = 400, description = "invalid_input: the field, its value and what is allowed", body = ErrorBody),
-        (status = 404, description = "model_not_found", body = ErrorBody),
-        (status = 413, description = "too_large: the body, or more tokens than the context has", body = ErrorBody),
-        (status = 415, description = "unsupported_media: the body is not JSON", body = ErrorBody),
-        (status = 503, description = "overloaded, or unavailable", body = ErrorBody),
-        (status = 504, description = "deadline_exceeded", body = ErrorBody),
+        Refused,
     ),
 )]
 pub(crate) async fn chat(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
@@ -57,20 +52,12 @@ pub(crate) async fn chat(request: HttpRequest, payload: web::Payload, site: web:
 /// Goes on with a text, word by word with `stream`.
 #[utoipa::path(
     post, path = "/v1/completions", tag = "chat",
-    params(
-        ("x-request-id" = Option<String>, Header, description = "8 to 64 of A-Z a-z 0-9 . _ -; kept in every log and answer"),
-        ("x-request-timeout-ms" = Option<i64>, Header, description = "How long an answer is of use; 120,000 when absent, at most 600,000"),
-    ),
+    params(RequestHeaders),
     request_body(content = CompletionBody),
     responses(
         (status = 200, description = "The answer; with `stream` server-sent events: chunks, then [DONE], or an error as the last event",
          content((CompletionAnswer = "application/json"), (CompletionAnswer = "text/event-stream"))),
-        (status = 400, description = "invalid_input: the field, its value and what is allowed", body = ErrorBody),
-        (status = 404, description = "model_not_found", body = ErrorBody),
-        (status = 413, description = "too_large: the body, or more tokens than the context has", body = ErrorBody),
-        (status = 415, description = "unsupported_media: the body is not JSON", body = ErrorBody),
-        (status = 503, description = "overloaded, or unavailable", body = ErrorBody),
-        (status = 504, description = "deadline_exceeded", body = ErrorBody),
+        Refused,
     ),
 )]
 pub(crate) async fn completions(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
@@ -148,22 +135,17 @@ async fn body_of(
 }
 
 async fn whole(
-    wanted: Wanted,
+    mut wanted: Wanted,
     site: &web::Data<Site>,
     ask: &mut Ask,
     times: StreamTimes,
 ) -> Result<HttpResponse, Fault> {
-    let Wanted { form, model, request, echo, .. } = wanted;
-    let reply = site.backend.chat_complete(request, &ask.caller(), &ask.request_id, times.deadline).await?;
-    let usage = reply.usage.clone().unwrap_or_default();
-    tell(ask, &usage, reply.timing.as_ref());
-    if let Some(first) = reply.timing.as_ref().and_then(|timing| timing.first_token_us) {
-        ask.told.first_token = Some(micros(Some(first)));
-    }
+    let request = std::mem::take(&mut wanted.request);
+    let reply = site.backend.chat_complete(request, &ask.caller(), &ask.request_id, times.deadline).await;
+    let reply = reply.map_err(|fault| wanted.as_asked(fault))?;
+    let Wanted { form, model, echo, .. } = wanted;
+    let usage = answered(ask, &reply)?;
     let choices = reply.choices.as_deref().unwrap_or_default();
-    if choices.iter().any(|choice| choice.finish == Some(FinishReason::CANCELLED)) {
-        return Err(Fault::unavailable("the server stopped the answer before it was complete"));
-    }
     let name = named(&reply, model.as_str());
     let head = Head::new(form, ask.request_id.as_str(), name, text(&reply.version), false);
     let usage = UsageBody::from(&usage);
@@ -178,7 +160,10 @@ async fn whole(
             let choices = choices.iter().zip(&echoed).map(|(choice, text)| CompletionChoice {
                 text,
                 index: choice.index.unwrap_or(0),
-                logprobs: choice.logprobs.as_deref().map(|tokens| CompletionLogprobs::new(tokens, &mut 0)),
+                logprobs: choice
+                    .logprobs
+                    .as_deref()
+                    .map(|tokens| CompletionLogprobs::new(tokens, &mut Place::default())),
                 finish_reason: Some(finish_reason(choice.finish)),
             });
             response.json(CompletionAnswer::new(&head, choices.collect(), Some(Some(usage))))
@@ -186,16 +171,35 @@ async fn whole(
     })
 }
 
-async fn streamed(wanted: Wanted, site: &web::Data<Site>, mut ask: Ask, times: StreamTimes) -> HttpResponse {
-    let Wanted { form, request, answers, include_usage, echo, .. } = wanted;
+async fn streamed(mut wanted: Wanted, site: &web::Data<Site>, mut ask: Ask, times: StreamTimes) -> HttpResponse {
+    let request = std::mem::take(&mut wanted.request);
     let begun = ask.in_time(site.backend.chat_start(request, &ask.caller(), &ask.request_id, times)).await;
     let (stream, first) = match begun {
         Ok(begun) => begun,
-        Err(fault) => return ask.answer(Err(fault.into())),
+        Err(fault) => return ask.answer(Err(wanted.as_asked(fault).into())),
     };
+    let Wanted { form, answers, include_usage, echo, .. } = wanted;
     ask.told.first_token = Some(ask.received.elapsed());
     let head = Head::new(form, ask.request_id.as_str(), stream.model.clone(), &stream.version, include_usage);
     stream::respond(ask, stream, Events::new(head, answers, echo), first)
+}
+
+/// What a whole answer tells the log line and the metrics; its usage.
+///
+/// # Errors
+/// Unavailable when the server gave it up.
+pub(crate) fn answered(ask: &mut Ask, reply: &ChatReply) -> Result<Usage, Fault> {
+    let usage = reply.usage.clone().unwrap_or_default();
+    tell(ask, &usage, reply.timing.as_ref());
+    ask.told.first_token = reply.timing.as_ref().and_then(|timing| timing.first_token_us).map(|us| micros(Some(us)));
+    if reply.choices.iter().flatten().any(|choice| choice.finish == Some(FinishReason::CANCELLED)) {
+        return Err(given_up());
+    }
+    Ok(usage)
+}
+
+fn given_up() -> Fault {
+    Fault::unavailable("the server stopped the answer before it was complete")
 }
 
 fn named(reply: &ChatReply, asked: &str) -> String {

@@ -19,6 +19,7 @@ use crate::body;
 use crate::classify::run;
 use crate::form;
 use crate::metrics::Route;
+use crate::origin;
 use crate::problem::Problem;
 use crate::site::Site;
 
@@ -127,7 +128,7 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
 /// `POST /upload`: the result.
 pub(crate) async fn upload(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {
     let mut ask = Ask::new(&request, &site, Route::Upload);
-    let result = match ask.deadline(&request) {
+    let result = match origin::own_page(&request).and_then(|()| ask.deadline(&request)) {
         Ok(deadline) => site.process.in_time(result_page(&request, payload, &site, &mut ask, deadline)).await,
         Err(fault) => {
             body::discard(&mut payload.into_inner(), &site.process).await;

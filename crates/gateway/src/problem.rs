@@ -80,9 +80,8 @@ impl Problem {
             Kind::Unavailable => "The model server cannot be reached or is starting. Try again in a moment.",
             Kind::DeadlineExceeded => "It took too long. Try again, or with a smaller picture.",
             Kind::Unauthenticated | Kind::Forbidden => "Ask the operator for access.",
-            Kind::Internal | Kind::Cancelled => {
-                "This is a defect of the service. Please report it with the request id."
-            }
+            Kind::Cancelled => "The answer was ended by the server. Try again.",
+            Kind::Internal => "This is a defect of the service. Please report it with the request id.",
         }
     }
 

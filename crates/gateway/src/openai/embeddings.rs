@@ -14,11 +14,12 @@ use serde_json::value::RawValue;
 use units::ModelName;
 use utoipa::ToSchema;
 
+use super::description::{Refused, RequestHeaders};
 use super::fields::{Fields, text_of, wrong};
 use crate::ask::Ask;
 use crate::classify::{checked, server_times};
 use crate::metrics::Route;
-use crate::problem::{ErrorBody, Problem};
+use crate::problem::Problem;
 use crate::site::Site;
 
 /// Most items of a list, read before the server's own limits are known: what a body of some megabytes can hold.
@@ -48,9 +49,7 @@ pub(crate) struct EmbeddingsBody {
     /// The model's name.
     #[schema(example = "all-minilm-l6-v2")]
     model: String,
-    /// A text, a list of up to 2048 texts, the tokens of a text, or a list of those.
-    #[schema(value_type = Vec<String>)]
-    input: (),
+    input: AskedInput,
     /// `float` (when absent) or `base64`: 32-bit floats, little-endian.
     encoding_format: Option<String>,
     /// Keep only so many of the first numbers.
@@ -59,6 +58,17 @@ pub(crate) struct EmbeddingsBody {
     truncate: Option<bool>,
     /// Scale the vectors to length 1; as the model says when absent. Not in OpenAI's API.
     normalize: Option<bool>,
+}
+
+/// A text, a list of up to 2048 texts, the tokens of a text, or a list of those.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only described, never made")]
+enum AskedInput {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<i32>),
+    TokenLists(Vec<Vec<i32>>),
 }
 
 /// A vector of each text.
@@ -77,9 +87,17 @@ pub(crate) struct Embedding {
     /// `embedding`
     object: &'static str,
     index: usize,
-    /// A list of numbers, or a text in base64.
-    #[schema(value_type = Vec<f32>)]
+    #[schema(value_type = ToldVector)]
     embedding: Vector,
+}
+
+/// A list of numbers, or a text in base64.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only described, never made")]
+enum ToldVector {
+    Floats(Vec<f32>),
+    Base64(String),
 }
 
 /// What was read.
@@ -107,19 +125,11 @@ impl Serialize for Vector {
 /// Makes vectors of texts.
 #[utoipa::path(
     post, path = "/v1/embeddings", tag = "embeddings",
-    params(
-        ("x-request-id" = Option<String>, Header, description = "8 to 64 of A-Z a-z 0-9 . _ -; kept in every log and answer"),
-        ("x-request-timeout-ms" = Option<i64>, Header, description = "How long an answer is of use; 10,000 when absent, at most 600,000"),
-    ),
+    params(RequestHeaders),
     request_body(content = EmbeddingsBody),
     responses(
         (status = 200, description = "A vector of each text, in order", body = EmbeddingsAnswer),
-        (status = 400, description = "invalid_input: the field, its value and what is allowed", body = ErrorBody),
-        (status = 404, description = "model_not_found", body = ErrorBody),
-        (status = 413, description = "too_large: the body, too many texts, or a text with more tokens than the model takes", body = ErrorBody),
-        (status = 415, description = "unsupported_media: the body is not JSON", body = ErrorBody),
-        (status = 503, description = "overloaded, or unavailable", body = ErrorBody),
-        (status = 504, description = "deadline_exceeded", body = ErrorBody),
+        Refused,
     ),
 )]
 pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web::Data<Site>) -> HttpResponse {

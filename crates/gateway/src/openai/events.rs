@@ -9,10 +9,11 @@ use fault::Fault;
 use idl::chat::{FinishReason, Piece, Usage};
 use serde::Serialize;
 
+use super::given_up;
+use super::logprobs::{ChatLogprobs, CompletionLogprobs, Place};
 use super::request::Form;
 use super::shape::{
-    ChatChunk, ChatLogprobs, ChunkChoice, CompletionAnswer, CompletionChoice, CompletionLogprobs, Delta, Head,
-    UsageBody, finish_reason, text,
+    ChatChunk, ChunkChoice, CompletionAnswer, CompletionChoice, Delta, Head, UsageBody, finish_reason, text,
 };
 
 /// Says that the connection is alive; clients pass over it.
@@ -29,8 +30,8 @@ pub(super) struct Events {
 /// One of the answers of a stream.
 #[derive(Default)]
 struct Answer {
-    /// Characters so far, for the offsets of log-probabilities.
-    offset: usize,
+    /// How far it has come, for the offsets of log-probabilities.
+    place: Place,
     finished: bool,
 }
 
@@ -64,7 +65,7 @@ impl Events {
     /// The events of a piece.
     ///
     /// # Errors
-    /// Cancelled when the server gave an answer up; Internal when it sends what cannot be.
+    /// Unavailable when the server gave an answer up; Internal when it sends what cannot be.
     pub(super) fn piece(&mut self, piece: &Piece, out: &mut Vec<u8>) -> Result<(), Fault> {
         let index = piece.index.unwrap_or(0);
         let answer = usize::try_from(index).ok().and_then(|index| self.answers.get_mut(index));
@@ -72,7 +73,7 @@ impl Events {
             return Err(Fault::internal(format!("the server sent a piece for answer {index}, which is none or ended")));
         };
         if piece.finish == Some(FinishReason::CANCELLED) {
-            return Err(Fault::cancelled("the server stopped the answer before it was complete"));
+            return Err(given_up());
         }
         answer.finished = piece.finish.is_some();
         let reason = piece.finish.map(|finish| finish_reason(Some(finish)));
@@ -91,7 +92,7 @@ impl Events {
                 }
             }
             Form::Completion => {
-                let logprobs = logprobs.map(|tokens| CompletionLogprobs::new(tokens, &mut answer.offset));
+                let logprobs = logprobs.map(|tokens| CompletionLogprobs::new(tokens, &mut answer.place));
                 if says {
                     let text = text(&piece.text);
                     self.completion(out, CompletionChoice { text, index, logprobs, finish_reason: None });

@@ -8,7 +8,7 @@ use idl::chat::{ChatRequest, Format, FormatKind, Sampling};
 use units::ModelName;
 
 use super::fields::{Fields, text_of, wrong};
-use super::messages;
+use super::{messages, unsupported};
 use crate::classify::checked;
 
 /// Most stop texts, and most bytes of one.
@@ -22,49 +22,11 @@ const ANSWERS: i64 = 16;
 const LIKELIEST: i64 = 20;
 /// Most bytes of a JSON schema: it becomes an automaton, at a cost.
 const SCHEMA: usize = 64 << 10;
+/// The two names for how many tokens the answer may have.
+const LENGTH: &str = "max_completion_tokens";
+const OLD_LENGTH: &str = "max_tokens";
 /// What OpenAI's completions have when nothing is said.
 const COMPLETION_TOKENS: i64 = 16;
-
-/// Fields of OpenAI's API, and of other servers that speak it, that would change the answer and are not supported.
-const UNSUPPORTED: [&str; 34] = [
-    "add_generation_prompt",
-    "allowed_token_ids",
-    "audio",
-    "bad_words",
-    "chat_template",
-    "chat_template_kwargs",
-    "continue_final_message",
-    "documents",
-    "function_call",
-    "functions",
-    "grammar",
-    "guided_choice",
-    "guided_grammar",
-    "guided_json",
-    "guided_regex",
-    "ignore_eos",
-    "length_penalty",
-    "min_tokens",
-    "mirostat",
-    "prompt_logprobs",
-    "reasoning",
-    "reasoning_effort",
-    "stop_token_ids",
-    "structured_outputs",
-    "suffix",
-    "tfs_z",
-    "thinking",
-    "tool_choice",
-    "tools",
-    "typical_p",
-    "use_beam_search",
-    "verbosity",
-    "web_search_options",
-    "xtc_probability",
-];
-
-/// Values with which such a field changes nothing.
-const NEUTRAL: [&str; 6] = ["false", "[]", "{}", "\"\"", "\"none\"", "0"];
 
 /// Which of the two APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +49,8 @@ pub(super) struct Wanted {
     pub(super) include_usage: bool,
     /// What stands in front of the answer's text.
     pub(super) echo: Option<String>,
+    /// By which of its names the client says how long the answer may be.
+    length: &'static str,
 }
 
 impl Wanted {
@@ -94,10 +58,11 @@ impl Wanted {
     /// InvalidInput that names the field, the value and what is allowed.
     pub(super) fn read(body: &[u8], form: Form) -> Result<Self, Fault> {
         let fields = Fields::of_body(body)?;
-        refuse_unsupported(&fields)?;
+        unsupported::refuse(&fields, form)?;
         let name = fields.text("model")?.ok_or_else(|| fields.missing("model", "the name of a model"))?;
         let model = checked(&name)?;
         let answers = fields.integer("n", 1..=ANSWERS)?.unwrap_or(1);
+        let length = if fields.raw(LENGTH).is_some() { LENGTH } else { OLD_LENGTH };
         let mut request = ChatRequest {
             model: Some(model.as_str().to_owned()),
             max_tokens: max_tokens(&fields, form)?,
@@ -137,30 +102,24 @@ impl Wanted {
                 .with_param("stream_options"));
         }
         let include_usage = include_usage.unwrap_or(false);
-        Ok(Self { form, model, request, answers: answers as usize, stream, include_usage, echo })
+        Ok(Self { form, model, request, answers: answers as usize, stream, include_usage, echo, length })
     }
-}
 
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), Fault> {
-    for name in fields.names() {
-        let neutral = fields.raw(name).is_some_and(|value| NEUTRAL.contains(&value.get()));
-        if UNSUPPORTED.contains(&name) && !neutral {
-            let message = format!("{name} is not supported here, and the answer would be another one with it");
-            return Err(Fault::invalid_input(message).with_param(name.to_owned()));
+    /// The server names its own fields; the client looks for those that it sent.
+    pub(super) fn as_asked(&self, mut fault: Fault) -> Fault {
+        match fault.param.as_deref() {
+            Some("max_tokens") => fault.param = Some(self.length.into()),
+            Some("format") => fault.param = Some("response_format".into()),
+            _ => {}
         }
+        fault
     }
-    for (number, modality) in fields.list("modalities", 8)?.unwrap_or_default().into_iter().enumerate() {
-        if modality.get() != "\"text\"" {
-            return Err(wrong(&format!("modalities[{number}]"), modality.get(), "\"text\""));
-        }
-    }
-    Ok(())
 }
 
 fn max_tokens(fields: &Fields<'_>, form: Form) -> Result<Option<i32>, Fault> {
     let range = 1..=i64::from(i32::MAX);
-    let old = fields.integer("max_tokens", range.clone())?;
-    let new = fields.integer("max_completion_tokens", range)?;
+    let old = fields.integer(OLD_LENGTH, range.clone())?;
+    let new = fields.integer(LENGTH, range)?;
     if old.is_some() && new.is_some() {
         let message = "max_tokens and max_completion_tokens are both there, allowed is one of them";
         return Err(Fault::invalid_input(message).with_param("max_tokens"));

@@ -2,10 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use idl::chat::{AlternativeToken, Choice, FinishReason, TokenLogprob, Usage};
+use idl::chat::{Choice, FinishReason, Usage};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::request::Form;
 
 /// What all chunks of an answer begin with.
@@ -61,95 +62,9 @@ impl From<&Usage> for UsageBody {
     }
 }
 
-/// A token and how likely it was.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct TokenBody<'a> {
-    token: &'a str,
-    logprob: f64,
-    /// A token may be a part of a character.
-    bytes: &'a [u8],
-}
-
-/// A token of the answer, with the likeliest ones at its place.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ChosenBody<'a> {
-    #[serde(flatten)]
-    chosen: TokenBody<'a>,
-    top_logprobs: Vec<TokenBody<'a>>,
-}
-
-/// The log-probabilities of a chat's answer.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ChatLogprobs<'a> {
-    content: Vec<ChosenBody<'a>>,
-    /// Always null.
-    refusal: Option<&'a str>,
-}
-
-impl<'a> ChatLogprobs<'a> {
-    pub(super) fn new(tokens: &'a [TokenLogprob]) -> Self {
-        let content = tokens.iter().map(|token| ChosenBody {
-            chosen: TokenBody {
-                token: text(&token.text),
-                logprob: finite(token.logprob.map(|value| value.0)),
-                bytes: token.bytes.as_deref().unwrap_or_default(),
-            },
-            top_logprobs: likeliest(token).map(token_body).collect(),
-        });
-        Self { content: content.collect(), refusal: None }
-    }
-}
-
-fn likeliest(token: &TokenLogprob) -> impl Iterator<Item = &AlternativeToken> {
-    token.top.iter().flatten().map(|token| &**token)
-}
-
-fn token_body(token: &AlternativeToken) -> TokenBody<'_> {
-    TokenBody {
-        token: text(&token.text),
-        logprob: finite(token.logprob.map(|value| value.0)),
-        bytes: token.bytes.as_deref().unwrap_or_default(),
-    }
-}
-
-/// JSON knows no infinity; this is OpenAI's number for a token that cannot be.
-fn finite(logprob: Option<f64>) -> f64 {
-    logprob.filter(|value| value.is_finite()).unwrap_or(-9999.0)
-}
-
-/// The log-probabilities of a completion: lists side by side.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CompletionLogprobs<'a> {
-    tokens: Vec<&'a str>,
-    token_logprobs: Vec<f64>,
-    /// For each token an object from text to log-probability.
-    #[schema(value_type = Vec<std::collections::BTreeMap<String, f64>>)]
-    top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
-    /// Characters in front of each token.
-    text_offset: Vec<usize>,
-}
-
-impl<'a> CompletionLogprobs<'a> {
-    /// `offset`: characters of the text so far; it goes on behind these tokens.
-    pub(super) fn new(tokens: &'a [TokenLogprob], offset: &mut usize) -> Self {
-        let mut this = Self { tokens: vec![], token_logprobs: vec![], top_logprobs: vec![], text_offset: vec![] };
-        for token in tokens {
-            let pair = |other: &AlternativeToken| {
-                (text(&other.text).to_owned(), finite(other.logprob.map(|value| value.0)).into())
-            };
-            this.tokens.push(text(&token.text));
-            this.token_logprobs.push(finite(token.logprob.map(|value| value.0)));
-            this.top_logprobs.push(likeliest(token).map(pair).collect());
-            this.text_offset.push(*offset);
-            *offset += text(&token.text).chars().count();
-        }
-        this
-    }
-}
-
 /// What the model said.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MessageBody<'a> {
+pub(crate) struct AnswerMessage<'a> {
     /// Always `assistant`.
     role: &'static str,
     content: &'a str,
@@ -161,7 +76,7 @@ pub(crate) struct MessageBody<'a> {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ChatChoice<'a> {
     index: i32,
-    message: MessageBody<'a>,
+    message: AnswerMessage<'a>,
     logprobs: Option<ChatLogprobs<'a>>,
     /// `stop`: the model's own end or a stop text; `length`: max_tokens or the end of the context.
     finish_reason: &'static str,
@@ -177,7 +92,8 @@ pub(crate) struct ChatAnswer<'a> {
     /// Seconds since 1970.
     created: u64,
     model: &'a str,
-    /// The same seed and the same fingerprint give the same tokens.
+    /// The model's version. The same request with the same seed and fingerprint gives the same tokens, as far as the model gives
+    /// the same numbers: one with 32-bit weights on a CPU does, one with 8-bit weights not always.
     system_fingerprint: &'a str,
     choices: Vec<ChatChoice<'a>>,
     usage: UsageBody,
@@ -187,7 +103,7 @@ impl<'a> ChatAnswer<'a> {
     pub(super) fn new(head: &'a Head, choices: &'a [Choice], usage: UsageBody) -> Self {
         let choices = choices.iter().map(|choice| ChatChoice {
             index: choice.index.unwrap_or(0),
-            message: MessageBody { role: "assistant", content: text(&choice.text), refusal: None },
+            message: AnswerMessage { role: "assistant", content: text(&choice.text), refusal: None },
             logprobs: choice.logprobs.as_deref().map(ChatLogprobs::new),
             finish_reason: finish_reason(choice.finish),
         });
@@ -223,7 +139,8 @@ pub(crate) struct CompletionAnswer<'a> {
     /// Seconds since 1970.
     created: u64,
     model: &'a str,
-    /// The same seed and the same fingerprint give the same tokens.
+    /// The model's version. The same request with the same seed and fingerprint gives the same tokens, as far as the model gives
+    /// the same numbers: one with 32-bit weights on a CPU does, one with 8-bit weights not always.
     system_fingerprint: &'a str,
     choices: Vec<CompletionChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,7 +192,8 @@ pub(crate) struct ChatChunk<'a> {
     /// Seconds since 1970.
     created: u64,
     model: &'a str,
-    /// The same seed and the same fingerprint give the same tokens.
+    /// The model's version. The same request with the same seed and fingerprint gives the same tokens, as far as the model gives
+    /// the same numbers: one with 32-bit weights on a CPU does, one with 8-bit weights not always.
     system_fingerprint: &'a str,
     /// Empty in the chunk with the usage.
     choices: Vec<ChunkChoice<'a>>,

@@ -95,6 +95,42 @@ fn a_form_has_limits() {
 }
 
 #[test]
+fn a_page_of_another_site_cannot_send_a_form() {
+    let (server, gateway) = both();
+    let form = "application/x-www-form-urlencoded";
+    let (multipart, picture) = crate::client::form(&[("image", Some("a.png"), b"x"), ("model", None, b"mnist")]);
+    for foreign in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+        let chat = [("content-type", form), foreign];
+        let chat = ask(&gateway.address, "POST", "/chat", &chat, b"model=words&assistant=forged&message=x");
+        let upload = [("content-type", multipart.as_str()), foreign];
+        let upload = ask(&gateway.address, "POST", "/upload", &upload, &picture);
+        for page in [chat, upload] {
+            assert_eq!(page.status, 403, "{}", page.text());
+            assert!(
+                page.text().contains("sent from another site") && !page.text().contains("forged"),
+                "{}",
+                page.text()
+            );
+        }
+    }
+    assert!(server.talker.requests().is_empty());
+    // The page's own; `test` is the host of every request here.
+    let own = [("content-type", form), ("origin", "http://test")];
+    assert_eq!(ask(&gateway.address, "POST", "/chat", &own, b"model=words&message=x").status, 200);
+}
+
+#[test]
+fn an_answer_that_the_server_gave_up_is_none() {
+    let (_server, gateway) = both();
+    let page = send(&gateway, "model=given-up&message=x");
+    assert_eq!(page.status, 503, "{}", page.text());
+    assert!(page.text().contains("stopped the answer before it was complete"), "{}", page.text());
+    let answered = send(&gateway, "model=words&message=x");
+    let event = gateway.event(answered.header("x-request-id").expect("an id"));
+    assert_eq!(event["first_token_ms"], 3.0, "{event}");
+}
+
+#[test]
 fn without_a_chat_model_the_page_says_what_to_run() {
     let (_server, gateway) = both();
     let text = get(&gateway.address, "/chat").text();

@@ -35,7 +35,7 @@ pub(crate) struct Begun {
 
 /// `words` says [`WORDS`] for each answer; `told` says what [`Talker::say`] was given; any name of a fault's kind throws that
 /// fault; `broken` and `cut` break before and behind their first word; `silent` says nothing at all; `unwell` loses its streams;
-/// `dead` does not even begin one until it is let.
+/// `dead` does not even begin one until it is let; `given-up` is stopped by the server itself.
 #[derive(Default)]
 pub(crate) struct Talker {
     pub(crate) requests: Mutex<Vec<ChatRequest>>,
@@ -121,7 +121,7 @@ impl Talker {
             return Err(Fault::new(kind, "as was asked for").with_param("messages"));
         }
         match model.as_str() {
-            "words" | "told" | "broken" | "cut" | "silent" | "unwell" | "dead" => Ok(model),
+            "words" | "told" | "broken" | "cut" | "silent" | "unwell" | "dead" | "given-up" => Ok(model),
             _ => Err(Fault::model_not_found(&model)),
         }
     }
@@ -130,7 +130,11 @@ impl Talker {
         let choice = |index| Choice {
             index: Some(index),
             text: Some(WORDS.concat()),
-            finish: Some(if request.max_tokens == Some(3) { FinishReason::LENGTH } else { FinishReason::STOP }),
+            finish: Some(match (request.model.as_deref(), request.max_tokens) {
+                (Some("given-up"), _) => FinishReason::CANCELLED,
+                (_, Some(3)) => FinishReason::LENGTH,
+                _ => FinishReason::STOP,
+            }),
             logprobs: request.logprobs.map(|_| WORDS.iter().map(|word| logprob(word)).collect()),
             stop_text: None,
         };
@@ -161,6 +165,7 @@ impl Talker {
                 };
                 (0..answers).flat_map(of).collect()
             }
+            "given-up" => vec![piece("one "), last(FinishReason::CANCELLED)],
             "broken" => vec![broken(FaultCode::INTERNAL, "the model gave no numbers")],
             "cut" => vec![piece("one "), broken(FaultCode::UNAVAILABLE, "the server is going away")],
             _ => Vec::new(),

@@ -80,7 +80,7 @@ fn what_changes_nothing_is_passed_over() {
     for more in [
         r#""user": "ann", "metadata": {"a": "b"}, "store": true, "service_tier": "auto", "safety_identifier": "x""#,
         r#""parallel_tool_calls": true, "prediction": {"type": "content", "content": "x"}, "chat_id": "7""#,
-        r#""tools": [], "tool_choice": "none", "functions": null, "audio": null, "modalities": ["text"]"#,
+        r#""tools": [ ], "tool_choice": "auto", "verbosity": "medium", "length_penalty": 1.0, "functions": null, "audio": null, "modalities": ["text"]"#,
         r#""stream_options": null, "reasoning_effort": null, "n": 1, "ignore_eos": false"#,
     ] {
         assert_eq!(good(more), plain, "{more}");
@@ -91,9 +91,11 @@ fn what_changes_nothing_is_passed_over() {
 fn what_would_change_the_answer_and_is_not_there_is_refused_by_its_name() {
     for (name, value) in [
         ("tools", r#"[{"type": "function"}]"#),
-        ("tool_choice", r#""auto""#),
+        ("tool_choice", r#""required""#),
         ("functions", r#"[{"name": "f"}]"#),
-        ("function_call", r#""auto""#),
+        ("function_call", r#"{"name": "f"}"#),
+        ("add_generation_prompt", "false"),
+        ("echo", "true"),
         ("audio", r#"{"voice": "alloy"}"#),
         ("reasoning_effort", r#""high""#),
         ("web_search_options", r#"{"search_context_size": "low"}"#),
@@ -181,6 +183,20 @@ fn every_bad_value_is_named_with_what_is_allowed() {
     assert_eq!(chat(&format).expect_err("too long").kind, Kind::TooLarge);
 }
 
+#[test]
+fn what_the_server_finds_wrong_is_named_as_it_was_sent() {
+    let of = |wanted: Wanted, param: &'static str| {
+        wanted.as_asked(Fault::too_large("no").with_param(param)).param.map(|param| param.into_owned())
+    };
+    for (more, param) in
+        [(r#""max_tokens": 5"#, "max_tokens"), (r#""max_completion_tokens": 5"#, "max_completion_tokens")]
+    {
+        assert_eq!(of(chat(more).expect(more), "max_tokens").as_deref(), Some(param));
+    }
+    assert_eq!(of(chat("").expect("plain"), "format").as_deref(), Some("response_format"));
+    assert_eq!(of(chat("").expect("plain"), "messages").as_deref(), Some("messages"));
+}
+
 fn chat_of_model(name: &str) -> Fault {
     let body = format!(r#"{{"model": "{name}", "messages": [{{"role": "user", "content": "x"}}]}}"#);
     Wanted::read(body.as_bytes(), Form::Chat).expect_err(name)
@@ -193,8 +209,11 @@ fn the_description_names_what_is_read() {
         ("ChatBody", Form::Chat, r#""messages": [{"role": "user", "content": "x"}]"#),
         ("CompletionBody", Form::Completion, r#""prompt": "x""#),
     ] {
-        let properties = api["components"]["schemas"][name]["properties"].as_object().expect(name);
-        for field in properties.keys() {
+        let schemas = &api["components"]["schemas"];
+        let parts = schemas[name]["allOf"].as_array().expect("its own fields, and those of both");
+        let shared = schemas["GenerationOptions"]["properties"].as_object().expect("fields");
+        let own = parts.iter().filter_map(|part| part["properties"].as_object()).flatten();
+        for (field, _) in own.chain(shared) {
             // A value of no field's type: whoever reads the field refuses it.
             let body = format!(r#"{{"model": "m", {needs}, "{field}": [[[]]]}}"#);
             let twice = needs.contains(&format!("\"{field}\"")) || field == "model";
