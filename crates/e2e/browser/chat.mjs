@@ -209,7 +209,8 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
     shown: document.querySelector(".turn.assistant [data-said]").textContent.includes("<img src=x onerror=window.hit=2>"),
   }));
   // Nothing that a model writes takes long to show.
-  for (const hard of ["*a ".repeat(300), "*a".repeat(8_000), "[".repeat(15_000), ">".repeat(15_000), "`a``".repeat(4_000), "**_~~".repeat(3_000), "- ".repeat(300), "|".repeat(8_000) + "\n|-|"]) {
+  for (const hard of ["*a ".repeat(300), "*a".repeat(8_000), "[".repeat(15_000), ">".repeat(15_000), "`a``".repeat(4_000), "**_~~".repeat(3_000), "- ".repeat(300), "|".repeat(8_000) + "\n|-|",
+    `# a${" ".repeat(30_000)}b`, `a|b\n-${" ".repeat(30_000)}x|`, `\`\`\`${" ".repeat(30_000)}\``, `${"~".repeat(30_000)}\``, `\` ${"a".repeat(30_000)}\``]) {
     await p.locator("[data-new]").click();
     await ask(p, `show ${hard}`);
   }

@@ -3,12 +3,13 @@
 
 // Deeper nesting is shown as it is written: no answer is that deep on purpose.
 const DEEPEST = 8;
-const HEADING = /^ {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$/;
-const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`]*)$/;
+// Of these none has two neighbours that match the same: they would be tried with every split of a long run between them.
+const HEADING = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
+const FENCE = /^ {0,3}(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/;
 const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
-const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*(?:\|[ \t]*)?$/;
 const BLANK = /^[ \t]*$/;
 
 /** The blocks of a text, each with its source, so that a caller can tell which of them have changed. */
@@ -49,7 +50,7 @@ function one(lines, at) {
   const fence = FENCE.exec(line);
   if (fence) return fenced(lines, at, fence);
   const heading = HEADING.exec(line);
-  if (heading) return [{ kind: "heading", level: heading[1].length, text: heading[2] }, at + 1];
+  if (heading) return [{ kind: "heading", level: heading[1].length, text: headed(heading[2]) }, at + 1];
   if (RULE.test(line)) return [{ kind: "rule" }, at + 1];
   if (QUOTE.test(line)) {
     const inside = [];
@@ -74,6 +75,15 @@ function one(lines, at) {
   at += 1;
   while (at < lines.length && !BLANK.test(lines[at]) && !begins(lines, at)) { text.push(lines[at]); at += 1; }
   return [{ kind: "paragraph", text: text.join("\n") }, at];
+}
+
+// The text of a heading, without the marks that may close it.
+function headed(text) {
+  const whole = text.trimEnd();
+  let end = whole.length;
+  while (whole[end - 1] === "#") end -= 1;
+  const closed = end === 0 || whole[end - 1] === " ";
+  return closed ? whole.slice(0, end).trimEnd() : whole;
 }
 
 // Whether a line ends the paragraph before it.
@@ -285,7 +295,7 @@ function codeSpan(text, at, without) {
     let after = end + mark.length;
     if (text[after] !== "`" && text[end - 1] !== "`") {
       const inside = text.slice(at + mark.length, end).replaceAll("\n", " ");
-      const padded = /^ .*\S.* $/.test(inside);
+      const padded = inside.startsWith(" ") && inside.endsWith(" ") && inside.trim() !== "";
       return { node: make("code", [document.createTextNode(padded ? inside.slice(1, -1) : inside)]), next: after };
     }
     while (text[after] === "`") after += 1;
