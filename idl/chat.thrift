@@ -2,18 +2,19 @@
  * Text generation by chat models.
  *
  * `complete` gives the whole answer in one reply. Plain Thrift has no streaming, so a streamed answer is a long poll
- * that any generated client can do: `start` once, `next_pieces` until a piece has `finish`, `stop` to end early.
+ * that any generated client can do: `start` once, `next_pieces` until a reply has `ended`, `stop` to end early.
  *
  *   id = start(request with a random stream_key).stream_id
  *   from = 0
  *   loop: reply = next_pieces(stream_id, from, wait_ms = 10000); show reply.pieces; from += size(reply.pieces)
- *         until the last piece has `finish` or `error`
+ *         until reply.ended
  *
  * Asking again with the same `from` gives the same pieces, so `next_pieces` may be sent again after a lost connection; asking
  * with a higher `from` acknowledges all pieces before it, and the server forgets them. Starting again with the same
  * stream_key by the same caller gives the same stream and never a second one, so `start` may be sent again, too.
  *
- * A stream ends with exactly one piece that has `finish` or `error`. It is ended by the server (Cancelled) when nobody
+ * A stream ends with exactly one piece that has `usage` or `error`; when n > 1, each choice has a piece with `finish` before
+ * that or in it. The stream is ended by the server (Cancelled) when nobody
  * called `next_pieces` for 15 seconds, or, with `bound = true`, when the connection that started it is lost.
  */
 include "base.thrift"
