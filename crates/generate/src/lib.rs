@@ -4,13 +4,16 @@
 //! nothing of a stop text ever leaves.
 //! Not here: the network (`runtime`), who may ask (`server`), HTTP (`gateway`).
 
+mod answer;
 mod format;
 mod generator;
+mod pace;
 mod request;
 mod sampling;
 mod slots;
 mod template;
 mod text;
+mod turns;
 mod vocabulary;
 
 pub use format::{Format, SCHEMA_BYTES};

@@ -5,11 +5,16 @@
 //! Promises: what is held is only ever shared between requests of one owner; the slot that was idle for longest goes first.
 
 /// A shorter match than this is not worth a copy between slots: working it out anew is about as quick.
-const WORTH_A_COPY: usize = 16;
+pub(crate) const WORTH_A_COPY: usize = 16;
 
 /// Whose conversations they are: callers that share a number share prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner(pub u64);
+
+/// How many tokens two texts have in common from their beginning on.
+pub(crate) fn shared(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -71,15 +76,10 @@ impl Slots {
     /// what the answer begins with.
     pub fn enter(&mut self, owner: Owner, prompt: &[u32]) -> Option<Place> {
         let wanted = &prompt[..prompt.len().saturating_sub(1)];
-        let common = |slot: &Slot| {
-            let same = slot.owner == Some(owner);
-            if same { slot.tokens.iter().zip(wanted).take_while(|(held, new)| held == new).count() } else { 0 }
-        };
         let free = || self.slots.iter().enumerate().filter(|(_, slot)| !slot.busy);
         // Of equals the first, so that slots in use lie close together.
         let (oldest, _) = free().min_by_key(|(_, slot)| slot.used)?;
-        let (from, most) =
-            self.slots.iter().map(common).enumerate().max_by_key(|(at, held)| (*held, usize::MAX - at))?;
+        let (from, most) = self.longest(owner, wanted)?;
         // The conversation itself goes on, or what is left of the old one is mostly shared: it is used where it lies. Where only
         // a beginning is shared, as a system prompt, the old conversation is kept.
         let goes_on = !self.slots[from].busy && 2 * most >= self.slots[from].tokens.len();
@@ -98,6 +98,19 @@ impl Slots {
         slot.tokens.clear();
         slot.tokens.extend_from_slice(&prompt[..place.held]);
         Some(place)
+    }
+
+    /// The slot that holds most of a beginning, the first of equals, and how much of it. It may be in use.
+    #[must_use]
+    pub fn longest(&self, owner: Owner, beginning: &[u32]) -> Option<(usize, usize)> {
+        let held = |slot: &Slot| if slot.owner == Some(owner) { shared(&slot.tokens, beginning) } else { 0 };
+        self.slots.iter().map(held).enumerate().max_by_key(|(at, held)| (*held, usize::MAX - at))
+    }
+
+    /// A slot in use holds these tokens of its prompt now, copied from another one.
+    pub fn take_over(&mut self, slot: usize, tokens: &[u32]) {
+        self.slots[slot].tokens.clear();
+        self.slots[slot].tokens.extend_from_slice(tokens);
     }
 
     /// The cache holds more of a slot's conversation.

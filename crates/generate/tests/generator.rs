@@ -136,6 +136,40 @@ fn a_next_turn_goes_on_from_what_is_there_and_a_stranger_does_not() {
 }
 
 #[test]
+fn prompts_that_come_together_and_begin_alike_go_in_once() {
+    let all = golden("tiny-llama");
+    // Long enough for pieces and copies.
+    let prompt: Vec<u32> = all[6].tokens.iter().chain(&all[6].answer[..30]).copied().collect();
+    let (prompt, rest) = (prompt.as_slice(), &all[6].answer[30..]);
+    let generator = generator("tiny-llama", 8, Limits { piece: 5, piece_alone: 5, ..Limits::default() });
+    // The generator stands in the first piece of another answer until all have come.
+    let (open, gate) = channel::<()>();
+    let first = greedy(&all[0].tokens, 200);
+    let sink = Box::new(move |_| gate.recv().is_err());
+    let _first = generator.submit(Request { owner: Owner(9), ..first }, sink).expect("is taken");
+    let four: Vec<_> = (0..4).map(|_| submit(&generator, greedy(prompt, rest.len())).expect("is taken")).collect();
+    // Of the same caller, and only the beginning is the same.
+    let other: Vec<u32> = prompt[..30].iter().chain(&[5, 6, 7]).copied().collect();
+    let other = submit(&generator, greedy(&other, 20)).expect("is taken");
+    let stranger = submit(&generator, Request { owner: Owner(2), ..greedy(prompt, rest.len()) }).expect("is taken");
+    drop(open);
+    let four: Vec<_> = four.iter().map(|(_, events)| whole(events)).collect();
+    let cached: Vec<usize> = four.iter().map(|whole| whole.usage.cached).collect();
+    let all_but_one = prompt.len() - 1;
+    assert_eq!(cached, [0, all_but_one, all_but_one, all_but_one]);
+    // It may go before those that are longer, when what is still to come of the beginning is not worth a copy any more.
+    let other = whole(&other.1).usage.cached;
+    assert!((15..=30).contains(&other), "{other}");
+    let stranger = whole(&stranger.1);
+    assert_eq!(stranger.usage.cached, 0);
+    for one in &four {
+        assert_eq!(one.tokens, stranger.tokens, "as worked out");
+    }
+    assert_eq!(stranger.tokens, rest);
+    assert_eq!(generator.load().cached_tokens, (3 * all_but_one + other) as u64);
+}
+
+#[test]
 fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     let generator = generator("tiny-qwen2", 2, Limits::default());
     let golden = &golden("tiny-qwen2")[0];
