@@ -1,0 +1,34 @@
+//! Clients of other languages against the real server: every case of `conformance/cases.json` in each protocol over each
+//! transport, as a table.
+//!
+//! The clients are built by `scripts/conformance`, which also runs this; so an ordinary run of the tests leaves it out.
+
+mod cases;
+mod clients;
+mod matrix;
+mod models;
+
+use e2e::{Parts, Stand, repository};
+
+use crate::cases::Plan;
+use crate::matrix::Matrix;
+
+#[test]
+#[ignore = "scripts/conformance builds the clients and runs it"]
+fn every_client_sees_in_every_case_what_it_must() {
+    let plan = Plan::read(&repository().join("crates/e2e/conformance/cases.json"));
+    let chosen = std::env::var("CLIENTS").unwrap_or_default();
+    let models = models::folder();
+    let parts = Parts { models: vec![models.path().to_owned()], only: Vec::new(), web: false, ..Parts::default() };
+    let stand = Stand::start(parts);
+    let mut matrix = Matrix::new(&plan);
+    for client in &plan.clients {
+        if chosen.is_empty() || chosen.split(',').any(|name| name == client.name) {
+            matrix.add(client, clients::run(&client.name, &stand.thrift()));
+        }
+    }
+    println!("{}", matrix.table());
+    let known = std::fs::read_to_string(repository().join("crates/e2e/conformance/known-failures"));
+    let complaints = matrix.complaints(&known.expect("it is in the tree"), chosen.is_empty());
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
