@@ -80,12 +80,24 @@ pub fn read<S>(sources: &Sources<'_>) -> Result<S, SettingsError>
 where
     S: Default + Serialize + DeserializeOwned,
 {
-    read_with(sources, std::env::vars_os())
+    read_with(sources, std::env::vars_os(), None)
+}
+
+/// Reads one table of another program's settings; what else its sources say does not count. `S` has that table alone.
+///
+/// # Errors
+/// [`SettingsError`].
+pub fn read_table<S>(sources: &Sources<'_>, name: &str) -> Result<S, SettingsError>
+where
+    S: Default + Serialize + DeserializeOwned,
+{
+    read_with(sources, std::env::vars_os(), Some(name))
 }
 
 fn read_with<S>(
     sources: &Sources<'_>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
+    only: Option<&str>,
 ) -> Result<S, SettingsError>
 where
     S: Default + Serialize + DeserializeOwned,
@@ -104,6 +116,9 @@ where
             &defaults,
             format!("on the command line: {key}={value}"),
         )?);
+    }
+    if let Some(table) = only {
+        layers.iter_mut().for_each(|layer| layer.keep_only(table));
     }
     let mut builder = Config::builder().add_source(Layer::of_defaults(&defaults));
     for layer in &layers {

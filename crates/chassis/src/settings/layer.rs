@@ -90,6 +90,11 @@ impl Layer {
         Ok(Self(Map::from_iter([(last.to_owned(), value)])))
     }
 
+    /// Forgets all but this table.
+    pub(super) fn keep_only(&mut self, table: &str) {
+        self.0.retain(|name, _| name == table);
+    }
+
     /// Refuses what is not among the defaults.
     pub(super) fn check_keys(&self, defaults: &toml::Table) -> Result<(), SettingsError> {
         check(&self.0, defaults, "")

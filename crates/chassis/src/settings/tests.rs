@@ -62,7 +62,7 @@ fn with(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Res
     let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let sources = Sources { file: Option::Some(&path), prefix: "OUTBOARD_TEST", lists: &["models"], flags };
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
-    read_with(&sources, environment).map_err(|error| error.to_string())
+    read_with(&sources, environment, None).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -75,6 +75,35 @@ fn later_sources_win_and_the_rest_keeps_its_default() {
     assert_eq!(read.models, ["a", "b"]);
     assert_eq!((read.limits.calls, read.limits.note.as_str()), (5, "variable"));
     assert_eq!((read.limits.frame, read.limits.idle), (Size::bytes(2048), Duration::from_secs(1)));
+}
+
+#[test]
+fn one_table_is_read_alone_whatever_else_the_sources_say() {
+    #[derive(Default, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Part {
+        store: Store,
+    }
+    #[derive(Default, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Store {
+        days: u32,
+        name: String,
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("some.toml");
+    let read = |text: &str, environment: &[(&str, &str)]| {
+        std::fs::write(&path, text).expect("a temporary file");
+        let flags = vec![("store.name".to_owned(), "flag".to_owned())];
+        let sources = Sources { file: Option::Some(&path), prefix: "OUTBOARD_TEST", lists: &[], flags };
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        read_with::<Part>(&sources, environment, Option::Some("store")).map_err(|error| error.to_string())
+    };
+    let environment = [("OUTBOARD_TEST__LISTEN", "127.0.0.1:1"), ("OUTBOARD_TEST__STORE__NAME", "variable")];
+    let part = read("listen = 'x'\n[limits]\nframe = 1\n[store]\ndays = 7\nname = 'file'", &environment);
+    assert_eq!(part, Ok(Part { store: Store { days: 7, name: "flag".to_owned() } }));
+    let error = read("[store]\nday = 7", &[]).expect_err("mistyped");
+    assert!(error.contains("store.day") && error.contains("days, name"), "{error}");
 }
 
 #[test]

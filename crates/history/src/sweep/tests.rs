@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::folder::Folder;
+use crate::record::{Record, Source, Timing};
+use crate::sqlite::Sqlite;
+use crate::store::{Filter, Kind};
+
+fn stores(folder: &TempDir) -> Stores {
+    Stores {
+        records: Arc::new(Sqlite::open(&folder.path().join("history.sqlite3")).expect("opens")),
+        pictures: Some(Arc::new(Folder::open(&folder.path().join("pictures")).expect("opens"))),
+    }
+}
+
+async fn put(stores: &Stores, id: RecordId, bytes: usize) {
+    let record = Record {
+        id,
+        request_id: String::new(),
+        caller: String::new(),
+        source: Source::Page,
+        model: "m".to_owned(),
+        version: String::new(),
+        file_name: String::new(),
+        format: String::new(),
+        bytes: 0,
+        sha256: String::new(),
+        width: 0,
+        height: 0,
+        labels: Vec::new(),
+        timing: Timing::default(),
+        outcome: "ok".to_owned(),
+        kept_bytes: bytes as u64,
+        has_preview: false,
+        correction: None,
+    };
+    let pictures = stores.pictures.as_ref().expect("there");
+    pictures.put(id, Kind::Picture, Bytes::from(vec![0; bytes])).await.expect("stored");
+    stores.records.put(&[record]).await.expect("stored");
+}
+
+async fn left(stores: &Stores) -> Vec<RecordId> {
+    let page = stores.records.page(&Filter::default(), None, 100).await.expect("a page");
+    page.records.iter().map(|record| record.id).collect()
+}
+
+#[tokio::test]
+async fn whole_days_go_with_their_pictures() {
+    let folder = TempDir::new().expect("a folder");
+    let stores = stores(&folder);
+    let days: Vec<RecordId> = (0..5).map(|days| Day::today().back(days).first_id()).collect();
+    for id in &days {
+        put(&stores, *id, 10).await;
+    }
+    once(&stores, &Counts::new(), Retention { days: 2, bytes: 0 }).await.expect("swept");
+    assert_eq!(left(&stores).await, days[..3]);
+    let pictures = stores.pictures.as_ref().expect("there");
+    assert_eq!(pictures.get(days[3], Kind::Picture).await, Ok(None));
+    assert!(pictures.get(days[2], Kind::Picture).await.expect("asked").is_some());
+    once(&stores, &Counts::new(), Retention { days: 0, bytes: 0 }).await.expect("swept");
+    assert_eq!(left(&stores).await.len(), 3, "without limits all stays");
+}
+
+#[tokio::test]
+async fn the_oldest_go_until_there_is_room_and_no_more() {
+    let folder = TempDir::new().expect("a folder");
+    let stores = stores(&folder);
+    let now = RecordId::generate().millis();
+    let made: Vec<RecordId> = (0..10).map(|place| RecordId::first_of(now + place)).collect();
+    for id in &made {
+        put(&stores, *id, 100_000).await;
+    }
+    once(&stores, &Counts::new(), Retention { days: 0, bytes: 450_000 }).await.expect("swept");
+    let newest_first: Vec<RecordId> = made[6..].iter().rev().copied().collect();
+    assert_eq!(left(&stores).await, newest_first);
+    let pictures = stores.pictures.as_ref().expect("there");
+    assert_eq!(pictures.get(made[5], Kind::Picture).await, Ok(None));
+    assert!(stores.records.usage().await.expect("counted").bytes <= 450_000);
+}
