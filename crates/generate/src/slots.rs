@@ -80,9 +80,9 @@ impl Slots {
         // Of equals the first, so that slots in use lie close together.
         let (oldest, _) = free().min_by_key(|(_, slot)| slot.used)?;
         let (from, most) = self.longest(owner, wanted)?;
-        // The conversation itself goes on, or what is left of the old one is mostly shared: it is used where it lies. Where only
-        // a beginning is shared, as a system prompt, the old conversation is kept.
-        let goes_on = !self.slots[from].busy && 2 * most >= self.slots[from].tokens.len();
+        // The conversation itself goes on, with the end of it said anew at most: it is used where it lies. Where only a beginning
+        // is shared, however long, as a system prompt, the old conversation is kept as long as an older one can go.
+        let goes_on = !self.slots[from].busy && self.slots[from].tokens.len() - most < WORTH_A_COPY;
         let place = if most > 0 && (goes_on || from == oldest) {
             Place { slot: from, held: most, copy_from: None }
         } else if most >= WORTH_A_COPY {
@@ -243,10 +243,34 @@ mod tests {
         slots.enter(ME, &old);
         slots.extend(0, &old);
         slots.leave(0);
-        let new: Vec<u32> = old[..30].iter().copied().chain(words(500, 10)).collect();
-        assert_eq!(slots.enter(ME, &new), Some(Place { slot: 1, held: 30, copy_from: Some(0) }));
+        let new: Vec<u32> = old[..80].iter().copied().chain(words(500, 10)).collect();
+        assert_eq!(slots.enter(ME, &new), Some(Place { slot: 1, held: 80, copy_from: Some(0) }));
         let longer: Vec<u32> = old.iter().copied().chain(words(700, 3)).collect();
         assert_eq!(slots.enter(ME, &longer), Some(Place { slot: 0, held: 100, copy_from: None }));
+    }
+
+    #[test]
+    fn a_conversation_goes_on_where_it_is_though_its_last_words_are_others() {
+        let mut slots = Slots::new(2);
+        let old = words(0, 100);
+        slots.enter(ME, &old);
+        slots.extend(0, &old);
+        slots.leave(0);
+        let new: Vec<u32> = old[..90].iter().copied().chain(words(500, 10)).collect();
+        assert_eq!(slots.enter(ME, &new), Some(Place { slot: 0, held: 90, copy_from: None }));
+    }
+
+    #[test]
+    fn the_last_idle_slot_gives_up_its_conversation_for_the_beginning() {
+        let mut slots = Slots::new(2);
+        let old = words(0, 100);
+        for owner in [OTHER, ME] {
+            let place = slots.enter(owner, &old).expect("free");
+            slots.extend(place.slot, &old);
+        }
+        slots.leave(1);
+        let new: Vec<u32> = old[..80].iter().copied().chain(words(500, 10)).collect();
+        assert_eq!(slots.enter(ME, &new), Some(Place { slot: 1, held: 80, copy_from: None }));
     }
 
     #[test]
