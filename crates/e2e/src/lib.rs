@@ -11,7 +11,7 @@ mod stand;
 mod tools;
 
 pub use http::{Answer, Http};
-pub use models::tiny_chat_model;
+pub use models::{bundled_chat_model, tiny_chat_model, tiny_chat_model_with};
 pub use pictures::{Tiles, png_of_tile, tile_sheet};
 pub use process::{Program, wait_until};
 pub use stand::{Parts, Stand};
