@@ -75,8 +75,11 @@ impl Speaker {
         self.generator.load()
     }
 
-    pub(crate) fn trouble(&self) -> Option<(&'static str, Instant)> {
-        self.died.get().map(|since| ("the thread that generates has ended", *since))
+    /// What is broken inside, and since when: the generator has ended, or is at one turn for longer than `limit`.
+    pub(crate) fn trouble(&self, limit: Duration) -> Option<(&'static str, Instant)> {
+        let hangs = self.generator.turn_began().filter(|began| began.elapsed() >= limit);
+        let died = self.died.get().map(|since| ("the thread that generates has ended", *since));
+        died.or(hangs.map(|began| ("hangs in a turn of generating", began + limit)))
     }
 
     fn ended(&self, model: &ModelName) -> Fault {
@@ -121,9 +124,10 @@ impl Speaker {
                 let fault = Fault::too_large(format!("{refusal} of model `{model}`"));
                 fault.with_param(input)
             }
-            Refusal::Full { .. } => {
+            Refusal::Full { .. } | Refusal::Share { .. } => {
                 Fault::overloaded(format!("model `{model}`: {refusal}")).with_retry_after(TRY_AGAIN)
             }
+            Refusal::TooMany { .. } => Fault::invalid_input(format!("{refusal} by model `{model}`")).with_param("n"),
             Refusal::Empty(_) => Fault::invalid_input(refusal.to_string()).with_param(input),
             Refusal::Format(_) => Fault::invalid_input(refusal.to_string()).with_param("format"),
             Refusal::Ended => self.ended(model),
@@ -202,13 +206,17 @@ fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName, turn:
     };
     // Bounded by what the answers can have: their tokens fit the context.
     let (send, events) = unbounded_channel();
-    let tickets = (0..plan.answers).map(|answer| {
+    let one = |answer| {
         let send = send.clone();
         let mut request = request.clone();
         request.sampling.seed = ask::seed_of(request.sampling.seed, answer);
-        let sink = Box::new(move |event| send.send((answer, event)).is_ok());
-        speaker.generator.submit(request, sink).map_err(|refusal| speaker.refusal(refusal, model, input))
-    });
-    let tickets = tickets.collect::<Result<_, _>>()?;
+        let sink: generate::Sink = Box::new(move |event| send.send((answer, event)).is_ok());
+        (request, sink)
+    };
+    let wanted = (0..plan.answers).map(one).collect();
+    let tickets = speaker
+        .generator
+        .submit_all(request.owner, wanted)
+        .map_err(|refusal| speaker.refusal(refusal, model, input))?;
     Ok(Submitted { tickets, events, prompt_tokens, stops: request.stops, logprobs: request.logprobs.is_some() })
 }

@@ -225,11 +225,12 @@ impl Model {
         self.speaker.get().map(|speaker| speaker.load())
     }
 
-    /// What is broken so that only a restart helps, and since when: a worker that hangs in a run that was told to stop, or that died.
+    /// What is broken so that only a restart helps, and since when: a worker that hangs in a run that was told to stop, or that died, or
+    /// a generator that does not come to the end of a turn.
     #[must_use]
     pub fn trouble(&self) -> Option<(&'static str, Instant)> {
         let lane = self.serving.get().and_then(|serving| serving.lane.trouble(self.settings.wedged_after));
-        lane.or_else(|| self.speaker.get().and_then(|speaker| speaker.trouble()))
+        lane.or_else(|| self.speaker.get().and_then(|speaker| speaker.trouble(self.settings.wedged_after)))
     }
 
     /// What it is.

@@ -128,11 +128,17 @@ async fn limits_are_told_with_their_numbers() {
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("top_p")), "{fault}");
     let fault = refused(Ask { format: Format::JsonSchema("no".to_owned()), ..prompt("Once", 1) }).await;
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("format")), "{fault}");
-    // Two slots and one that waits: the fourth answer has no room, and the three give theirs back.
+    // Two slots and one that waits.
     let fault = refused(Ask { answers: 4, ..prompt("Once", 200) }).await;
+    assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("n")), "{fault}");
+    assert!(fault.message.contains("4 answers are wanted at once, 3 can be taken"), "{fault}");
+    // All or none: what is in work stays, what came with it does not.
+    let running = model.chat(Ask { answers: 2, ..prompt("Once", 250) }, patient()).await.expect("it is taken");
+    let fault = refused(Ask { answers: 2, ..prompt("Once", 200) }).await;
     assert_eq!((fault.kind, fault.retry_after.is_some()), (Kind::Overloaded, true), "{fault}");
     assert!(fault.message.contains("the limit is 1"), "{fault}");
     house.see(Seen::Event(Event::Full)).await;
+    drop(running);
     idle(&model).await;
 }
 
@@ -254,4 +260,22 @@ async fn what_a_folder_lacks_is_said() {
 fn health(engine: &Engine) {
     let health = engine.health(Some("d-good")).expect("is known");
     assert_eq!((health.status, health.live, health.models[0].waiting), (Status::Serving, true, 0));
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_end_is_trouble() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    chat_model(&folder.path().join("m"), "tiny-llama", SMALL);
+    // No turn is as short as that.
+    let house = House::in_folder(folder, |settings| settings.wedged_after = std::time::Duration::ZERO);
+    let model = house.ready("m").await;
+    assert_eq!(model.trouble(), None, "nothing is in work");
+    let running = model.chat(prompt("Once", 250), patient()).await.expect("it is taken");
+    let told = std::iter::repeat_with(|| model.trouble()).take(1_000_000).find_map(|trouble| trouble);
+    assert_eq!(told.map(|(what, _)| what), Some("hangs in a turn of generating"));
+    drop(running);
+    idle(&model).await;
+    while model.trouble().is_some() {
+        tokio::task::yield_now().await;
+    }
 }

@@ -39,11 +39,13 @@ pub(crate) enum Went {
     On,
     /// It has ended, and its sink knows.
     Ended,
+    /// Likewise, and what its slot holds is not to be gone on from.
+    Broken,
 }
 
 impl Answer {
-    /// In a slot that holds so many tokens of its prompt.
-    pub(crate) fn new(arrived: Arrived, slot: usize, held: usize) -> Self {
+    /// In a slot that is its own.
+    pub(crate) fn new(arrived: Arrived, slot: usize) -> Self {
         let Arrived { request, grammar, sink, left, since } = arrived;
         Self {
             sampler: Sampler::new(request.sampling.clone(), request.logprobs, &request.prompt),
@@ -52,8 +54,8 @@ impl Answer {
             whole: false,
             slot,
             begun: false,
-            past: held,
-            cached: held,
+            past: 0,
+            cached: 0,
             next: None,
             generated: 0,
             since,
@@ -76,13 +78,17 @@ impl Answer {
         &prompt[..prompt.len() - 1]
     }
 
-    /// The next token; an error when the answer's grammar has become too much work.
+    /// The next token, or why there is none: the answer's grammar has become too much work, or the model has failed.
     pub(crate) fn choose(&mut self, logits: &[f32], ends: &[u32]) -> Result<Chosen, String> {
-        let Some(grammar) = &mut self.grammar else { return Ok(self.sampler.choose(logits, self.generated, None)) };
-        let allowed = grammar.allowed()?;
+        let Some(grammar) = &mut self.grammar else {
+            return self.sampler.choose(logits, self.generated, None).map_err(|reason| reason.to_string());
+        };
+        let kept = |reason| format!("the format of the answer cannot be kept any more: {reason}");
+        let allowed = grammar.allowed().map_err(kept)?;
         let chosen = self.sampler.choose(logits, self.generated, Some(allowed.as_slice()));
+        let chosen = chosen.map_err(|reason| reason.to_string())?;
         if !ends.contains(&chosen.token) {
-            self.whole = grammar.take(chosen.token)?;
+            self.whole = grammar.take(chosen.token).map_err(kept)?;
         }
         Ok(chosen)
     }
@@ -93,9 +99,8 @@ impl Answer {
             Ok(chosen) => chosen,
             Err(reason) => {
                 // Nobody may be listening any more.
-                let _ =
-                    (self.sink)(Event::Failed(format!("the format of the answer cannot be kept any more: {reason}")));
-                return Went::Ended;
+                let _ = (self.sink)(Event::Failed(reason));
+                return Went::Broken;
             }
         };
         let token = chosen.token;
@@ -133,5 +138,34 @@ impl Answer {
         let timing = Timing { queue: self.entered - self.since, prefill: first - self.entered, decode: now - first };
         let _ = (self.sink)(Event::Finished { finish, usage, timing });
         Went::Ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::{Format, Owner, Sampling};
+
+    #[test]
+    fn logits_that_are_no_numbers_fail_the_answer_and_its_slot() {
+        let (send, events) = channel();
+        let request = Request {
+            prompt: vec![1],
+            max_tokens: 5,
+            sampling: Sampling::default(),
+            stops: Vec::new(),
+            format: Format::Text,
+            logprobs: None,
+            owner: Owner(1),
+        };
+        let sink = Box::new(move |event| send.send(event).is_ok());
+        let arrived = Arrived { request, grammar: None, sink, left: Arc::default(), since: Instant::now() };
+        let mut answer = Answer::new(arrived, 0);
+        let chosen = answer.choose(&[f32::NAN; 100], &[]);
+        assert!(matches!(answer.say(chosen, &Tokens::default()), Went::Broken));
+        let events: Vec<_> = events.try_iter().collect();
+        assert_eq!(events, [Event::Failed("the model gave logits that are no finite numbers".to_owned())]);
     }
 }

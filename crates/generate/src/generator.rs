@@ -6,21 +6,26 @@
 //! [`Event::Finished`]: crate::Event::Finished
 //! [`Event::Failed`]: crate::Event::Failed
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use runtime::Decoder;
+
+use crate::beat::Beat;
 
 use crate::format::{Grammar, Grammars};
 use crate::request::{Refusal, Request, Sink};
+use crate::slots::Owner;
 use crate::turns::Turns;
+use crate::waiting::Room;
 
 /// Bounds of a generator.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Prompts that may wait for a slot.
+    /// Prompts that may wait for a slot. One owner may have three quarters of them, fewer where others wait.
     pub waiting: usize,
     /// Most tokens of a prompt that go in at once while others are being answered. As a rule they are fewer: as many as cost about
     /// what a step of the others does.
@@ -64,10 +69,15 @@ pub struct Load {
 }
 
 /// What the thread and its handles both know.
-#[derive(Default)]
 pub(crate) struct Shared {
-    pub(crate) waiting: AtomicUsize,
-    pub(crate) busy: AtomicUsize,
+    pub(crate) room: Mutex<Room<Arrived>>,
+    /// Something came into the room, or nothing can any more.
+    pub(crate) arrived: Condvar,
+    /// The last handle is gone.
+    pub(crate) abandoned: AtomicBool,
+    /// The thread has ended.
+    pub(crate) ended: AtomicBool,
+    pub(crate) beat: Beat,
     pub(crate) prompt: AtomicU64,
     pub(crate) cached: AtomicU64,
     pub(crate) generated: AtomicU64,
@@ -83,24 +93,46 @@ pub(crate) struct Arrived {
     pub(crate) since: Instant,
 }
 
-/// A request that was taken. Dropped, it ends at the next turn, wherever it is, and its sink hears no more.
+/// A request that was taken. Dropped, it ends: at once while it waits, else at the next turn; its sink hears no more.
 #[must_use = "dropping it ends the request"]
-#[derive(Debug)]
-pub struct Ticket(Arc<AtomicBool>);
+pub struct Ticket {
+    left: Arc<AtomicBool>,
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
+    }
+}
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.left.store(true, Ordering::Release);
+        let withdrawn = self.shared.room.lock().withdraw(self.number);
+        // Its sink is the caller's: not while others cannot come in.
+        drop(withdrawn);
+    }
+}
+
+/// When the last handle goes, the thread is told.
+struct Handles(Arc<Shared>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        let _room = self.0.room.lock();
+        self.0.abandoned.store(true, Ordering::Release);
+        self.0.arrived.notify_all();
     }
 }
 
 /// A handle on the thread that generates. The thread ends, after the answers that it has begun, when the last handle is gone.
 #[derive(Clone)]
 pub struct Generator {
-    arrivals: Sender<Arrived>,
-    grammars: Grammars,
     shared: Arc<Shared>,
-    limits: Limits,
+    _handles: Arc<Handles>,
+    grammars: Grammars,
     slots: usize,
     context: usize,
 }
@@ -111,13 +143,22 @@ impl Generator {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(decoder: Decoder, tokens: Tokens, limits: Limits) -> std::io::Result<Self> {
-        let (arrivals, arrived) = mpsc::channel();
-        let shared = Arc::new(Shared::default());
-        let grammars = Grammars::start(&tokens)?;
         let (slots, context) = (decoder.slots(), decoder.context());
+        let shared = Arc::new(Shared {
+            room: Mutex::new(Room::new(slots, limits.waiting)),
+            arrived: Condvar::new(),
+            abandoned: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            beat: Beat::new(),
+            prompt: AtomicU64::new(0),
+            cached: AtomicU64::new(0),
+            generated: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+        });
+        let grammars = Grammars::start(&tokens)?;
         let turns = Turns::new(decoder, tokens, limits, Arc::clone(&shared));
-        std::thread::Builder::new().name("generate".to_owned()).spawn(move || turns.run(&arrived))?;
-        Ok(Self { arrivals, grammars, shared, limits, slots, context })
+        std::thread::Builder::new().name("generate".to_owned()).spawn(move || turns.run())?;
+        Ok(Self { _handles: Arc::new(Handles(Arc::clone(&shared))), shared, grammars, slots, context })
     }
 
     /// Takes a request, or refuses it at once. Events go to `sink` from the generator's thread, which must not be held up.
@@ -126,6 +167,21 @@ impl Generator {
     /// # Errors
     /// [`Refusal`].
     pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, Refusal> {
+        let owner = request.owner;
+        let first = self.enter(owner, vec![self.check(request, sink)?])?;
+        first.into_iter().next().ok_or(Refusal::Ended)
+    }
+
+    /// As [`Self::submit`], for several answers that an owner wants together: all are taken, or none.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn submit_all(&self, owner: Owner, requests: Vec<(Request, Sink)>) -> Result<Vec<Ticket>, Refusal> {
+        let checked = requests.into_iter().map(|(request, sink)| self.check(Request { owner, ..request }, sink));
+        self.enter(owner, checked.collect::<Result<_, _>>()?)
+    }
+
+    fn check(&self, request: Request, sink: Sink) -> Result<Arrived, Refusal> {
         let (prompt, answer) = (request.prompt.len(), request.max_tokens);
         if prompt == 0 {
             return Err(Refusal::Empty("the prompt has no tokens"));
@@ -137,33 +193,42 @@ impl Generator {
             return Err(Refusal::TooLong { prompt, answer, context: self.context });
         }
         let grammar = self.grammars.of(&request.format)?;
-        let limit = self.limits.waiting;
-        let counted = self.shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
-            // Those that find a slot at once pass through the queue as well.
-            let free = self.slots.saturating_sub(self.shared.busy.load(Ordering::Acquire));
-            (waiting < limit + free).then_some(waiting + 1)
-        });
-        if let Err(waiting) = counted {
-            return Err(Refusal::Full { waiting, limit });
+        Ok(Arrived { request, grammar, sink, left: Arc::default(), since: Instant::now() })
+    }
+
+    fn enter(&self, owner: Owner, arrived: Vec<Arrived>) -> Result<Vec<Ticket>, Refusal> {
+        let left: Vec<_> = arrived.iter().map(|arrived| Arc::clone(&arrived.left)).collect();
+        let mut room = self.shared.room.lock();
+        if self.shared.ended.load(Ordering::Acquire) {
+            return Err(Refusal::Ended);
         }
-        let left = Arc::new(AtomicBool::new(false));
-        let arrived = Arrived { request, grammar, sink, left: Arc::clone(&left), since: Instant::now() };
-        self.arrivals.send(arrived).map_err(|_| Refusal::Ended)?;
-        Ok(Ticket(left))
+        let first = room.enter(owner, arrived)?;
+        drop(room);
+        self.shared.arrived.notify_all();
+        let ticket = |(number, left)| Ticket { left, number, shared: Arc::clone(&self.shared) };
+        Ok((first..).zip(left).map(ticket).collect())
     }
 
     /// How busy it is, and what it has done.
     #[must_use]
     pub fn load(&self) -> Load {
+        let room = self.shared.room.lock();
         Load {
-            waiting: self.shared.waiting.load(Ordering::Acquire),
-            busy: self.shared.busy.load(Ordering::Acquire),
+            waiting: room.waiting(),
+            busy: room.busy(),
             slots: self.slots,
             prompt_tokens: self.shared.prompt.load(Ordering::Relaxed),
             cached_tokens: self.shared.cached.load(Ordering::Relaxed),
             generated_tokens: self.shared.generated.load(Ordering::Relaxed),
             moves: self.shared.moves.load(Ordering::Relaxed),
         }
+    }
+
+    /// When the turn that is going on began; none while there is nothing to do. A turn is a run or two of the network: one that
+    /// takes much longer hangs.
+    #[must_use]
+    pub fn turn_began(&self) -> Option<Instant> {
+        self.shared.beat.began()
     }
 
     /// Most tokens of one conversation.

@@ -5,6 +5,7 @@
 //! Not here: the network (`runtime`), who may ask (`server`), HTTP (`gateway`).
 
 mod answer;
+mod beat;
 mod format;
 mod generator;
 mod pace;
@@ -15,11 +16,12 @@ mod template;
 mod text;
 mod turns;
 mod vocabulary;
+mod waiting;
 
 pub use format::{Format, SCHEMA_BYTES};
 pub use generator::{Generator, Limits, Load, Ticket, Tokens};
 pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
-pub use sampling::{Chosen, Sampler, Sampling};
+pub use sampling::{Chosen, NoChoice, Sampler, Sampling};
 pub use slots::{Move, Owner, Place, Slots};
 pub use template::{Message, Template};
 pub use text::{Text, Told};

@@ -105,6 +105,26 @@ pub enum Refusal {
         /// How many may.
         limit: usize,
     },
+    /// The owner has as many waiting as leave room for others.
+    #[error(
+        "{waiting} prompts of this caller and {others} of others wait already, of {limit} that may; the rest is for others"
+    )]
+    Share {
+        /// How many of the owner's wait.
+        waiting: usize,
+        /// How many of others.
+        others: usize,
+        /// How many may in all.
+        limit: usize,
+    },
+    /// So many together never find room.
+    #[error("{wanted} answers are wanted at once, {most} can be taken at most")]
+    TooMany {
+        /// How many are wanted.
+        wanted: usize,
+        /// How many fit when nobody else is there.
+        most: usize,
+    },
     /// The prompt is empty, or no tokens are wanted.
     #[error("{0}")]
     Empty(&'static str),

@@ -5,19 +5,18 @@
 //! A turn is: take what came, give slots to those who wait, one piece of a prompt that is not in yet, one step for the row of
 //! slots from the first to the last that has an answer; an answer moves into a hole of that row when that pays. A long prompt
 //! therefore holds up the others by one piece at a time.
-//! Promises: a prompt that begins like one that is going in waits for that and takes its beginning over, so that the same
+//! Promises: a turn that panics fails the answers that were in work, and the next ones go on; a prompt that begins like one that is going in waits for that and takes its beginning over, so that the same
 //! tokens are worked out once.
 
-use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use runtime::{Decoder, Next, RunError, Stop};
 
 use crate::answer::{Answer, Went};
-use crate::generator::{Arrived, Limits, Shared, Tokens};
+use crate::generator::{Limits, Shared, Tokens};
 use crate::pace::Pace;
 use crate::request::Event;
 use crate::slots::{Slots, WORTH_A_COPY, shared};
@@ -30,12 +29,25 @@ const COPIED_FOR_A_ROW: usize = 64;
 /// So many steps an answer is thought to go on at least, unless it may not: long ones and short ones are like that.
 const STEPS_AHEAD: usize = 32;
 
+/// The thread is gone when this is.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut room = self.0.room.lock();
+        self.0.ended.store(true, Ordering::Release);
+        // Their sinks go, which is how those that wait hear of it.
+        let left: Vec<_> = std::iter::from_fn(|| room.next(|_| 0)).collect();
+        drop(room);
+        drop(left);
+    }
+}
+
 pub(crate) struct Turns {
     decoder: Decoder,
     slots: Slots,
     tokens: Tokens,
     limits: Limits,
-    waiting: VecDeque<Arrived>,
     /// In the order in which they came.
     answers: Vec<Answer>,
     shared: Arc<Shared>,
@@ -48,42 +60,55 @@ pub(crate) struct Turns {
 impl Turns {
     pub(crate) fn new(decoder: Decoder, tokens: Tokens, limits: Limits, shared: Arc<Shared>) -> Self {
         let slots = Slots::new(decoder.slots());
-        let (waiting, answers, pace) = (VecDeque::new(), Vec::new(), Pace::default());
-        Self { decoder, slots, tokens, limits, waiting, answers, shared, pace, oldest_next: true, stop: Stop::new() }
+        let (answers, pace, stop) = (Vec::new(), Pace::default(), Stop::new());
+        Self { decoder, slots, tokens, limits, answers, shared, pace, oldest_next: true, stop }
     }
 
-    pub(crate) fn run(mut self, arrived: &Receiver<Arrived>) {
-        loop {
-            if !self.take(arrived) {
-                return;
+    pub(crate) fn run(mut self) {
+        // Whatever ends the thread: nobody may wait for it any more.
+        let _ended = Ended(Arc::clone(&self.shared));
+        while self.wait() {
+            self.shared.beat.begin();
+            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                self.begin_anew();
             }
-            self.let_go();
-            self.admit();
-            self.put_in();
-            self.close_up();
-            self.step();
-            self.shared.busy.store(self.slots.busy(), Ordering::Release);
+            self.shared.room.lock().set_busy(self.slots.busy());
+            self.shared.beat.rest();
         }
     }
 
-    /// Takes what came, and waits for something when there is nothing to do. False: nobody can come any more.
-    fn take(&mut self, arrived: &Receiver<Arrived>) -> bool {
-        let idle = self.answers.is_empty() && self.waiting.is_empty();
-        if idle {
-            match arrived.recv() {
-                Ok(one) => self.waiting.push_back(one),
-                Err(_) => return false,
+    fn turn(&mut self) {
+        self.let_go();
+        self.admit();
+        self.put_in();
+        self.close_up();
+        self.step();
+    }
+
+    /// Waits for something to do. False: nothing can come any more.
+    fn wait(&self) -> bool {
+        let mut room = self.shared.room.lock();
+        while self.answers.is_empty() && room.waiting() == 0 {
+            if self.shared.abandoned.load(Ordering::Acquire) {
+                return false;
             }
+            self.shared.arrived.wait(&mut room);
         }
-        self.waiting.extend(arrived.try_iter());
         true
+    }
+
+    /// Something in a turn panicked: what was in work fails, and nothing that the cache holds is trusted.
+    fn begin_anew(&mut self) {
+        for mut answer in self.answers.drain(..) {
+            let failed = || (answer.sink)(Event::Failed("the generator panicked".to_owned()));
+            // It may have been this sink that panicked.
+            let _ = catch_unwind(AssertUnwindSafe(failed));
+        }
+        self.slots = Slots::new(self.decoder.slots());
     }
 
     /// Ends what nobody waits for any more.
     fn let_go(&mut self) {
-        let before = self.waiting.len();
-        self.waiting.retain(|one| !one.left.load(Ordering::Acquire));
-        self.shared.waiting.fetch_sub(before - self.waiting.len(), Ordering::AcqRel);
         for at in (0..self.answers.len()).rev() {
             if self.answers[at].left.load(Ordering::Acquire) {
                 self.end(at);
@@ -91,14 +116,16 @@ impl Turns {
         }
     }
 
+    /// Gives slots to those who wait.
     fn admit(&mut self) {
-        while let Some(first) = self.waiting.front() {
-            let Some(place) = self.slots.enter(first.request.owner, &first.request.prompt) else { return };
-            let Some(arrived) = self.waiting.pop_front() else { return };
-            // Before it leaves the queue: in between it counts twice, and never not at all.
-            self.shared.busy.store(self.slots.busy(), Ordering::Release);
-            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+        while self.slots.busy() < self.decoder.slots() {
+            let answers = &self.answers;
+            let in_work = |owner| answers.iter().filter(|answer| answer.request.owner == owner).count();
+            let Some(arrived) = self.shared.room.lock().next(in_work) else { return };
+            let Some(place) = self.slots.enter(arrived.request.owner, &arrived.request.prompt) else { return };
             self.shared.prompt.fetch_add(arrived.request.prompt.len() as u64, Ordering::Relaxed);
+            let at = self.answers.len();
+            self.answers.push(Answer::new(arrived, place.slot));
             let held = match place.copy_from.map(|from| self.decoder.copy(from, place.slot, place.held)) {
                 // Without the copy it is worked out anew.
                 Some(Err(_)) => {
@@ -108,7 +135,7 @@ impl Turns {
                 Some(Ok(())) | None => place.held,
             };
             self.shared.cached.fetch_add(held as u64, Ordering::Relaxed);
-            self.answers.push(Answer::new(arrived, place.slot, held));
+            (self.answers[at].past, self.answers[at].cached) = (held, held);
         }
     }
 
@@ -201,9 +228,8 @@ impl Turns {
                 if let Some(chosen) = chosen {
                     answer.first = Some(Instant::now());
                     self.shared.generated.fetch_add(1, Ordering::Relaxed);
-                    if let Went::Ended = answer.say(chosen, &self.tokens) {
-                        self.end(at);
-                    }
+                    let went = answer.say(chosen, &self.tokens);
+                    self.settle(at, &went);
                 }
             }
             Err(error) => self.fail(at, &error),
@@ -271,11 +297,23 @@ impl Turns {
             self.slots.extend(answer.slot, &[token]);
             answer.past += 1;
             let Some(chosen) = chosen.next() else { break };
-            if let Went::Ended = answer.say(chosen, &self.tokens) {
-                ended.push(at);
+            match answer.say(chosen, &self.tokens) {
+                Went::On => {}
+                went => ended.push((at, went)),
             }
         }
-        ended.into_iter().rev().for_each(|at| self.end(at));
+        ended.iter().rev().for_each(|(at, went)| self.settle(*at, went));
+    }
+
+    fn settle(&mut self, at: usize, went: &Went) {
+        match went {
+            Went::On => {}
+            Went::Ended => self.end(at),
+            Went::Broken => {
+                self.slots.forget(self.answers[at].slot);
+                self.end(at);
+            }
+        }
     }
 
     fn end(&mut self, at: usize) {

@@ -2,12 +2,12 @@
 
 mod support;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use generate::{
-    Event, Finish, Format, Generator, Limits, Message, Owner, Refusal, Request, Sampling, Template, Ticket, Tokens,
-    Usage, Vocabulary,
+    Event, Finish, Format, Generator, Limits, Message, Owner, Refusal, Request, Sampling, Sink, Template, Ticket,
+    Tokens, Usage, Vocabulary,
 };
 use support::{MODELS, decoder, golden};
 
@@ -217,6 +217,119 @@ fn who_leaves_frees_the_slot_wherever_the_request_is() {
     assert_eq!(whole(&after).tokens.len(), 3);
     assert!(quiet.try_iter().next().is_none(), "who left the queue is told nothing");
     assert_eq!(generator.load().waiting, 0);
+}
+
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
+/// A sink that lets the generator go on only when what is returned is gone.
+fn gate() -> (Sender<()>, Sink) {
+    let (open, gate) = channel::<()>();
+    (open, Box::new(move |_| gate.recv().is_err()))
+}
+
+#[test]
+fn who_leaves_the_queue_is_counted_no_more_at_once() {
+    let generator = generator("tiny-llama", 1, Limits { waiting: 2, ..Limits::default() });
+    let long = greedy(&golden("tiny-llama")[0].tokens, 200);
+    let (open, sink) = gate();
+    let _running = generator.submit(long.clone(), sink).expect("is taken");
+    wait_until(|| generator.load().busy > 0);
+    // The generator stands in its turn all the time.
+    for _ in 0..100 {
+        let (waiting, quiet) = submit(&generator, long.clone()).expect("nobody waits");
+        let _other = submit(&generator, long.clone()).expect("one waits");
+        assert_eq!(generator.load().waiting, 2);
+        drop(waiting);
+        assert_eq!(generator.load().waiting, 1);
+        assert!(quiet.recv().is_err(), "its sink is gone");
+    }
+    assert_eq!(generator.load().waiting, 0);
+    drop(open);
+}
+
+#[test]
+fn answers_that_belong_together_are_taken_all_or_none() {
+    let generator = generator("tiny-llama", 2, Limits { waiting: 2, ..Limits::default() });
+    let all = |answers: usize, tokens: usize| {
+        let (send, events) = channel();
+        let one = |_| {
+            let send = send.clone();
+            let sink: Sink = Box::new(move |event| send.send(event).is_ok());
+            (greedy(&golden("tiny-llama")[0].tokens, tokens), sink)
+        };
+        let tickets = generator.submit_all(Owner(1), (0..answers).map(one).collect());
+        tickets.map(|tickets| (tickets, events))
+    };
+    let refused = |answers| all(answers, 3).expect_err("is refused");
+    assert_eq!(refused(5), Refusal::TooMany { wanted: 5, most: 4 });
+    let (open, sink) = gate();
+    let running = generator.submit(greedy(&golden("tiny-llama")[0].tokens, 200), sink).expect("is taken");
+    wait_until(|| generator.load().busy > 0);
+    assert!(matches!(refused(4), Refusal::Full { .. }), "three fit");
+    assert_eq!(generator.load().waiting, 0, "none of the four waits");
+    let (tickets, events) = all(3, 3).expect("they fit");
+    assert_eq!((tickets.len(), generator.load().waiting), (3, 3));
+    drop((open, running));
+    let ended = std::iter::from_fn(|| Some(next(&events))).filter(|event| matches!(event, Event::Finished { .. }));
+    assert_eq!(ended.take(3).count(), 3);
+}
+
+#[test]
+fn whose_many_wait_does_not_keep_others_waiting() {
+    let generator = generator("tiny-llama", 1, Limits::default());
+    let (prompt, (open, sink)) = (&golden("tiny-llama")[0].tokens, gate());
+    let _running = generator.submit(greedy(prompt, 1), sink).expect("is taken");
+    wait_until(|| generator.load().busy > 0);
+    let (send, ended) = channel();
+    let submit = |owner: u64| {
+        let send = send.clone();
+        let told = move |event| !matches!(event, Event::Finished { .. }) || send.send(owner).is_ok();
+        generator.submit(Request { owner: Owner(owner), ..greedy(prompt, 2) }, Box::new(told)).expect("is taken")
+    };
+    let _tickets: Vec<_> = [1, 1, 1, 1, 2, 3, 2].map(submit).into();
+    drop(open);
+    let order: Vec<u64> = (0..7).map(|_| ended.recv_timeout(Duration::from_secs(60)).expect("it ends")).collect();
+    assert_eq!(order, [1, 2, 3, 1, 2, 1, 1]);
+}
+
+#[test]
+fn a_turn_that_panics_fails_what_was_in_work_and_the_next_go_on() {
+    let generator = generator("tiny-llama", 2, Limits::default());
+    let golden = &golden("tiny-llama")[0];
+    let (open, gate) = channel::<()>();
+    let panics = Box::new(move |_| {
+        let _ = gate.recv();
+        panic!("a defect")
+    });
+    let _broken = generator.submit(greedy(&golden.tokens, 10), panics).expect("is taken");
+    let (_victim, events) = submit(&generator, greedy(&golden.tokens, 10)).expect("is taken");
+    let (_waiting, next_one) = submit(&generator, greedy(&golden.tokens, 10)).expect("may wait");
+    drop(open);
+    // In work or not, when it happened: whoever is not failed gets the right tokens.
+    let first = events.recv_timeout(Duration::from_secs(60)).expect("it is told");
+    assert!(matches!(&first, Event::Failed(_) | Event::Piece { .. }), "{first:?}");
+    assert_eq!(whole(&next_one).tokens, golden.answer[..10]);
+    assert_eq!(run(&generator, greedy(&golden.tokens, 10)).tokens, golden.answer[..10]);
+    wait_until(|| generator.load().busy == 0);
+    assert_eq!(generator.load().waiting, 0);
+}
+
+#[test]
+fn a_turn_tells_when_it_began() {
+    let generator = generator("tiny-llama", 1, Limits::default());
+    assert_eq!(generator.turn_began(), None);
+    let (open, sink) = gate();
+    let before = std::time::Instant::now();
+    let _running = generator.submit(greedy(&golden("tiny-llama")[0].tokens, 1), sink).expect("is taken");
+    let began = std::iter::repeat_with(|| generator.turn_began()).find_map(|began| began).expect("it stands in a turn");
+    assert!(began >= before && began <= std::time::Instant::now());
+    assert_eq!(generator.turn_began(), Some(began), "it still does");
+    drop(open);
+    wait_until(|| generator.turn_began().is_none());
 }
 
 #[test]
