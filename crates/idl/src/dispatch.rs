@@ -3,8 +3,9 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 
-use wire::{MessageKind, Reply, Request, TSerializable};
+use wire::{Carried, MessageKind, Reply, Request, TSerializable, WireError};
 
+use crate::HasBase;
 use crate::fault::Fault;
 
 /// The work on one call; its output is the answer, or `None` for a oneway call. Dropping it cancels the call.
@@ -53,11 +54,11 @@ pub(crate) fn is_for(request: &Request, service: &str) -> bool {
 /// Decodes the arguments, and makes the future that runs `handle` on them and encodes the answer.
 pub(crate) fn answered<Q, R, W>(request: Request, handle: impl FnOnce(Q) -> W + Send + 'static) -> Handling
 where
-    Q: TSerializable + Send + 'static,
+    Q: TSerializable + HasBase + Send + 'static,
     R: TSerializable,
     W: Future<Output = Result<R, Fault>> + Send,
 {
-    let args = match request.args() {
+    let args = match args(&request) {
         Ok(args) => args,
         Err(error) => return Box::pin(ready(unless_oneway(&request, request.undecodable(&error)))),
     };
@@ -75,16 +76,31 @@ where
 /// The same for a oneway method: there is no answer, whatever happens and however the call was sent.
 pub(crate) fn silent<Q, W>(request: Request, handle: impl FnOnce(Q) -> W + Send + 'static) -> Handling
 where
-    Q: TSerializable + Send + 'static,
+    Q: TSerializable + HasBase + Send + 'static,
     W: Future<Output = ()> + Send,
 {
-    match request.args() {
+    match args(&request) {
         Ok(args) => Box::pin(async move {
             handle(args).await;
             None
         }),
         Err(_) => Box::pin(ready(None)),
     }
+}
+
+/// The arguments, with what the transport said about the call where the request itself says nothing.
+fn args<Q: TSerializable + HasBase>(request: &Request) -> Result<Q, WireError> {
+    let mut args: Q = request.args()?;
+    if let Some(carried) = request.carried()
+        && *carried != Carried::default()
+    {
+        let base = args.base_mut();
+        base.timeout_ms = base.timeout_ms.filter(|ms| *ms != 0).or(carried.timeout_ms);
+        base.request_id = base.request_id.take().or_else(|| carried.log_id.clone());
+        base.caller = base.caller.take().or_else(|| carried.caller.clone());
+        base.traceparent = base.traceparent.take().or_else(|| carried.traceparent.clone());
+    }
+    Ok(args)
 }
 
 fn unless_oneway(request: &Request, reply: Reply) -> Option<Reply> {

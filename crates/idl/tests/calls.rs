@@ -235,3 +235,51 @@ impl TSerializable for Wrong {
         o.write_struct_end()
     }
 }
+
+/// Sees what Base a call of `Health` came with.
+struct Mirror;
+
+impl idl::Health for Mirror {
+    type Context = ();
+
+    async fn check(&self, (): (), request: idl::health::CheckRequest) -> Result<idl::health::CheckReply, Fault> {
+        Err(Fault { message: Some(format!("{:?}", request.base)), ..Fault::default() })
+    }
+}
+
+/// The call of Kitex that crates/wire keeps, and the same with a Base of its own.
+#[test]
+fn a_ttheader_fills_what_the_request_leaves_open() {
+    let frame = include_bytes!("../../wire/tests/golden/kitex-check.ttheader");
+    let base_seen = |frame: Bytes| {
+        let request = Request::parse(frame.slice(4..), &DecodeLimits::default()).unwrap();
+        let mut handling = idl::dispatch_health(&Arc::new(Mirror), (), request).or_unknown_method();
+        let Poll::Ready(Some(reply)) = handling.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("a mirror waits for nothing");
+        };
+        let answer = reply.to_bytes();
+        assert_eq!(answer[4..6], [0x10, 0], "in kind");
+        let response = Response::parse(answer.slice(22..), &DecodeLimits::default()).unwrap();
+        response.result::<idl::health::CheckReply, Fault>().unwrap().unwrap_err().message.unwrap()
+    };
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let base = Base {
+        timeout_ms: Some(750),
+        request_id: Some("kitex-log-id-1".to_owned()),
+        caller: Some("caller-x".to_owned()),
+        traceparent: Some(trace.to_owned()),
+        ..Base::default()
+    };
+    assert_eq!(base_seen(Bytes::from_static(frame)), format!("{:?}", Some(base)));
+
+    let own = Base { timeout_ms: Some(9), request_id: Some("mine".to_owned()), ..Base::default() };
+    let args = idl::health::CheckRequest { base: Some(own.clone()), model: None };
+    let message = wire::encode_call(Protocol::Compact, "check", 1, MessageKind::Call, &args).unwrap().to_bytes();
+    // The words of the header stay, the message behind them is another one.
+    let header = &frame[..14 + 4 * usize::from(u16::from_be_bytes([frame[12], frame[13]]))];
+    let mut whole = [header, &message].concat();
+    let length = whole.len() as u32 - 4;
+    whole[..4].copy_from_slice(&length.to_be_bytes());
+    let expected = Base { caller: Some("caller-x".to_owned()), traceparent: Some(trace.to_owned()), ..own };
+    assert_eq!(base_seen(Bytes::from(whole)), format!("{:?}", Some(expected)));
+}

@@ -27,6 +27,7 @@ mod request;
 mod response;
 mod segments;
 mod sniff;
+mod ttheader;
 
 pub use batch::Batch;
 pub use binary::{SegOut, SliceIn};
@@ -44,6 +45,7 @@ pub use segments::Frame;
 pub use sniff::{SNIFF_BYTES, Sniffed, sniff};
 pub use thrift::ApplicationErrorKind;
 pub use thrift::protocol::TSerializable;
+pub use ttheader::Carried;
 
 /// What generated code calls to name a field: the name never reaches the wire, so no `String` is made of it.
 #[doc(hidden)]

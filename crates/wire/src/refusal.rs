@@ -3,11 +3,12 @@
 //! Promises: every answer is a few hundred bytes, made of the bytes that came only where a client checks them (method
 //! name, sequence number).
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use thrift::ApplicationErrorKind;
 
+use crate::DecodeLimits;
 use crate::envelope::{Head, Protocol};
-use crate::request::application_error;
+use crate::request::{Request, application_error};
 use crate::sniff::Sniffed;
 
 /// The answer to something that is not framed Thrift; the connection is closed after it.
@@ -19,6 +20,9 @@ pub struct Refusal {
     pub log: &'static str,
 }
 
+/// The head of a call is here, or nowhere.
+const MOST_LOOKED_AT: usize = 4 * 1024;
+
 const SPEAKS: &str = "this port speaks framed Thrift (TFramedTransport with TBinaryProtocol or TCompactProtocol)";
 
 impl Sniffed {
@@ -27,13 +31,12 @@ impl Sniffed {
     #[must_use]
     pub fn refusal(&self, received: &[u8]) -> Option<Refusal> {
         let (bytes, log) = match self {
-            Self::FramedBinary | Self::FramedCompact | Self::NeedMore => return None,
+            Self::FramedBinary | Self::FramedCompact | Self::TTHeader | Self::NeedMore => return None,
             Self::FramedOldBinary => {
                 (framed(old_binary(skip(received, 4))), "framed binary without the version (strict write is off)")
             }
             Self::FramedJson => (framed(json()), "framed json protocol"),
             Self::THeader => (thrift_answer(Protocol::Binary, &[], true), "theader transport"),
-            Self::TTHeader => (ttheader(received), "ttheader transport"),
             Self::UnframedBinary => (thrift_answer(Protocol::Binary, received, false), "unframed binary protocol"),
             Self::UnframedCompact => (thrift_answer(Protocol::Compact, received, false), "unframed compact protocol"),
             Self::UnframedOldBinary => (old_binary(received), "unframed binary without the version"),
@@ -54,11 +57,10 @@ impl Sniffed {
 #[must_use]
 pub fn too_large(received: &[u8], limit: usize) -> Option<Vec<u8>> {
     let bytes = u32::from_be_bytes(*received.first_chunk::<4>()?);
-    let head = Head::read(&received[4..]).ok()?;
+    let beginning = Bytes::copy_from_slice(&received[4..received.len().min(MOST_LOOKED_AT)]);
+    let request = Request::parse(beginning, &DecodeLimits::default()).ok()?;
     let text = format!("frame of {bytes} bytes is over the limit of {limit} bytes");
-    let name = name_of(&head, &received[4..]);
-    let frame = application_error(head.protocol, name, head.seqid, ApplicationErrorKind::ProtocolError, &text);
-    Some(frame.to_bytes().to_vec())
+    Some(request.application_error(ApplicationErrorKind::ProtocolError, &text).to_bytes().to_vec())
 }
 
 fn skip(bytes: &[u8], count: usize) -> &[u8] {
@@ -106,23 +108,6 @@ fn old_binary(call: &[u8]) -> Vec<u8> {
 fn json() -> Vec<u8> {
     let kind = ApplicationErrorKind::InvalidProtocol as i32;
     format!("[1,\"\",3,0,{{\"1\":{{\"str\":\"{SPEAKS}\"}},\"2\":{{\"i32\":{kind}}}}}]").into_bytes()
-}
-
-/// Length, magic, flags, number, header size 1 word, protocol binary, no transforms, padding, then a framed message.
-fn ttheader(received: &[u8]) -> Vec<u8> {
-    let seqid = skip(received, 8).first_chunk::<4>().copied().unwrap_or_default();
-    let inner = application_error(
-        Protocol::Binary,
-        &[],
-        i32::from_be_bytes(seqid),
-        ApplicationErrorKind::UnsupportedClientType,
-        SPEAKS,
-    );
-    let mut payload = vec![0x10, 0x00, 0x00, 0x00];
-    payload.put_slice(&seqid);
-    payload.put_slice(&[0x00, 0x01, 0x00, 0x00, 0x00, 0x00]);
-    payload.put_slice(&inner.to_bytes());
-    framed(payload)
 }
 
 fn http() -> Vec<u8> {

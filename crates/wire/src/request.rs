@@ -5,7 +5,8 @@ use thrift::protocol::{TInputProtocol, TSerializable, TType};
 use thrift::{ApplicationError, ApplicationErrorKind};
 
 use crate::envelope::{self, Head, MessageKind, MethodName, Protocol};
-use crate::{DecodeLimits, Frame, WireError};
+use crate::ttheader::{self, Opened};
+use crate::{Carried, DecodeLimits, Frame, WireError};
 
 /// An encoded answer.
 pub type Reply = Frame;
@@ -25,8 +26,13 @@ pub struct Request {
     pub method: MethodName,
     /// The service name that stood before the method's, when one did.
     pub service: Option<MethodName>,
+    /// What a TTHeader around the call said, and its number.
+    outer: Option<Box<(Carried, i32)>>,
     frame_bytes: usize,
-    body: Bytes,
+    /// The frame's payload: a slice of it for the arguments alone would be one more count to keep.
+    payload: Bytes,
+    /// Where in it the arguments begin.
+    body: usize,
     limits: DecodeLimits,
 }
 
@@ -36,6 +42,11 @@ impl Request {
     /// # Errors
     /// When it is not the head of a call. The connection is then to be closed: there is no number to answer to.
     pub fn parse(frame: Bytes, limits: &DecodeLimits) -> Result<Self, WireError> {
+        let frame_bytes = frame.len();
+        let (frame, outer) = match ttheader::open(&frame)? {
+            Some(Opened { number, carried, message }) => (message, Some(Box::new((carried, number)))),
+            None => (frame, None),
+        };
         let head = Head::read(&frame)?;
         if !matches!(head.kind, MessageKind::Call | MessageKind::Oneway) {
             return Err(WireError::Direction(head.kind));
@@ -48,8 +59,10 @@ impl Request {
             seqid: head.seqid,
             method,
             service,
-            frame_bytes: frame.len(),
-            body: frame.slice(head.body..),
+            outer,
+            frame_bytes,
+            body: head.body,
+            payload: frame,
             limits: *limits,
         })
     }
@@ -60,13 +73,19 @@ impl Request {
         self.frame_bytes
     }
 
+    /// What the TTHeader around the call said about it, when it came in one.
+    #[must_use]
+    pub fn carried(&self) -> Option<&Carried> {
+        self.outer.as_deref().map(|(carried, _)| carried)
+    }
+
     /// The same call without its arguments, so that it no longer keeps the frame alive beyond its name.
     ///
     /// The name is a slice of the frame, too; it is copied out.
     #[must_use]
     pub fn without_body(self) -> Self {
         let service = self.service.map(MethodName::into_own);
-        Self { method: self.method.into_own(), service, body: Bytes::new(), ..self }
+        Self { method: self.method.into_own(), service, payload: Bytes::new(), body: 0, ..self }
     }
 
     /// Decodes the arguments. `binary` fields are slices of the frame.
@@ -75,7 +94,8 @@ impl Request {
     /// When they do not decode; the frame's end is known, so the connection can go on after
     /// [`Request::undecodable`].
     pub fn args<T: TSerializable>(&self) -> Result<T, WireError> {
-        let args = envelope::decode(self.protocol, self.body.clone(), &self.limits, |input| read_args(input))?;
+        let body = self.payload.slice(self.body..);
+        let args = envelope::decode(self.protocol, body, &self.limits, |input| read_args(input))?;
         args.ok_or(WireError::Missing { field: 1 })
     }
 
@@ -94,7 +114,7 @@ impl Request {
     /// The answer when the protocol itself has something to say: a `TApplicationException`.
     #[must_use]
     pub fn application_error(&self, kind: ApplicationErrorKind, text: &str) -> Reply {
-        application_error(self.protocol, self.method.as_bytes(), self.seqid, kind, text)
+        self.in_kind(application_error(self.protocol, self.method.as_bytes(), self.seqid, kind, text))
     }
 
     /// The answer to arguments that [`Request::args`] refused.
@@ -109,9 +129,19 @@ impl Request {
         let encoded = Frame::encode(self.protocol, MessageKind::Reply, name, self.seqid, |output| {
             envelope::write_field(output, field, value)
         });
-        encoded.unwrap_or_else(|error| {
-            self.application_error(ApplicationErrorKind::InternalError, &format!("reply of {}: {error}", self.method))
-        })
+        match encoded {
+            Ok(frame) => self.in_kind(frame),
+            Err(error) => self
+                .application_error(ApplicationErrorKind::InternalError, &format!("reply of {}: {error}", self.method)),
+        }
+    }
+
+    /// In a TTHeader when the call came in one.
+    fn in_kind(&self, mut frame: Frame) -> Frame {
+        if let Some(outer) = &self.outer {
+            frame.answer_ttheader(outer.1);
+        }
+        frame
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::envelope::{self, MessageKind, Protocol};
-use crate::{WireError, blob};
+use crate::{WireError, blob, ttheader};
 
 /// Room for an ordinary small message: the answer about a picture is 500 to 900 bytes. One that outgrows it is moved.
 const FIRST_BYTES: usize = 1024;
@@ -106,6 +106,24 @@ impl Frame {
     pub fn set_seqid(&mut self, seqid: i32) {
         self.seqid = seqid;
         self.seal();
+    }
+
+    /// Puts a TTHeader in front, as the answer to a call that came with this number in one. Its sequence number is final then.
+    pub(crate) fn answer_ttheader(&mut self, number: i32) {
+        let protocol = match self.protocol {
+            Protocol::Binary => 0,
+            Protocol::Compact => 2,
+        };
+        let head = ttheader::answer(number, protocol, self.len());
+        // Blobs are not moved.
+        let mut inline = BytesMut::with_capacity(head.len() + self.inline.len() - self.start);
+        inline.put_slice(&head);
+        inline.put_slice(&self.inline[self.start..]);
+        for (at, _) in &mut self.outside {
+            *at = *at - self.start + head.len();
+        }
+        self.inline = inline;
+        self.start = 0;
     }
 
     fn seal(&mut self) {

@@ -22,7 +22,7 @@ pub enum Sniffed {
     FramedJson,
     /// `THeaderTransport`.
     THeader,
-    /// TTHeader (Kitex, Volo).
+    /// TTHeader (Kitex, Volo): served.
     TTHeader,
     /// Strict binary without frames.
     UnframedBinary,
@@ -50,7 +50,7 @@ impl Sniffed {
     /// Whether frames can be read from this connection.
     #[must_use]
     pub fn is_served(self) -> bool {
-        matches!(self, Self::FramedBinary | Self::FramedCompact)
+        matches!(self, Self::FramedBinary | Self::FramedCompact | Self::TTHeader)
     }
 }
 

@@ -7,7 +7,7 @@ mod sample;
 use bytes::Bytes;
 use sample::Sample;
 use thrift::protocol::{TBinaryInputProtocol, TCompactInputProtocol, TInputProtocol, TMessageIdentifier, TMessageType};
-use wire::{DecodeLimits, Response, ResponseError, Sniffed, sniff, too_large};
+use wire::{DecodeLimits, Response, Sniffed, sniff, too_large};
 
 const LIMIT: usize = 16_384_000;
 
@@ -101,17 +101,6 @@ fn http2_gets_settings_and_a_goodbye() {
 #[test]
 fn tls_gets_a_handshake_failure() {
     assert_eq!(sniffed_answer(b"\x16\x03\x01\x02\x00\x01\x00\x01"), [0x15, 3, 1, 0, 2, 2, 0x28]);
-}
-
-#[test]
-fn ttheader_gets_its_number_back_around_a_framed_exception() {
-    let answer = sniffed_answer(b"\0\0\0\xae\x10\0\0\0\0\0\0\x02\0\x21");
-    assert_eq!(answer.len() as u32 - 4, u32::from_be_bytes(*answer.first_chunk().unwrap()));
-    assert_eq!(answer[4..18], [0x10, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0]);
-    let inner = Bytes::from(answer[22..].to_vec());
-    let response = Response::parse(inner, &DecodeLimits::default()).unwrap();
-    assert!(matches!(response.result::<Sample, Sample>(), Err(ResponseError::Application { .. })));
-    assert_eq!(response.seqid, 2);
 }
 
 #[test]
