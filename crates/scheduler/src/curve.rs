@@ -18,7 +18,7 @@ const HAND_OVER: f64 = 25e-6;
 /// ready sooner.
 const WORTH_WAITING: f64 = 1.2;
 /// As [`WORTH_WAITING`], where the larger batch takes less than [`SHORT`]: nobody notices how long it takes.
-const WORTH_A_MOMENT: f64 = 1.05;
+const WORTH_A_MOMENT: f64 = 1.03;
 /// In seconds.
 const SHORT: f64 = 1e-3;
 
@@ -141,9 +141,10 @@ mod tests {
         let tiny = curve(&[(1, 27), (2, 45), (4, 85), (8, 160), (16, 315), (32, 620)]);
         assert_eq!(tiny.best(32), 32);
         assert_eq!(tiny.best(3), 3);
-        // Twice the work for each row: from 8 rows on the hand-over no longer counts.
+        // Twice the work for each row: from 16 rows on the hand-over no longer counts.
         let small = curve(&[(1, 53), (2, 102), (4, 200), (8, 391), (16, 782), (32, 1564)]);
-        assert_eq!(small.best(32), 8);
+        assert_eq!(small.best(32), 16);
+        assert_eq!(small.best(15), 15);
     }
 
     #[test]
