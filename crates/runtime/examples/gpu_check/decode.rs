@@ -30,12 +30,15 @@ pub(crate) fn all(options: &Options) -> Result<(), Failure> {
         let session = model.session(&on(options.device))?;
         println!("`{}` on {} ({})\n", short(path), session.chosen().device, session.chosen().why);
         let mut ours = Decoder::new(session, slots, PROMPT + STEPS)?;
-        let mut cpu = Decoder::new(model.session(&on(DeviceWish::Cpu))?, 2, PROMPT + STEPS)?;
+        let other = options.reference.as_ref().map(|path| Blueprint::open(library, path)).transpose()?;
+        let beside = other.as_ref().unwrap_or(&model).session(&on(DeviceWish::Cpu))?;
+        let mut cpu = Decoder::new(beside, 2, PROMPT + STEPS)?;
         let mut found = Agreement::default();
         for prompt in 0..PROMPTS {
             go_on(&mut ours, &mut cpu, prompt, &mut found)?;
         }
-        let allowed = if ours.spec().cache == DType::F16 { 0.98 } else { 0.995 };
+        let half = options.reference.is_some() || ours.spec().cache == DType::F16;
+        let allowed = if half { 0.98 } else { 0.995 };
         let share = found.same as f64 / found.steps as f64;
         println!("| steps | same likeliest token | allowed | greatest difference |\n| --- | --- | --- | --- |");
         println!("| {} | {share:.4} | {allowed} | {:.1e} |\n", found.steps, found.difference);

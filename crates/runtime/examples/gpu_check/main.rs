@@ -12,6 +12,7 @@
 //! gpu_check bare    [options] MODEL...   the bare session of `measure`, which calls it
 //!
 //! options: --device cuda:0|cpu|auto   --library FILE|FOLDER   --batches 1,2,4   --seconds 1.0
+//!          --reference FILE (decode: the CPU runs this, the f32 form of models in f16)
 //! ```
 //! Prints Markdown. Exit status: 0 all well, 1 a check failed, 2 wrong usage.
 //!
@@ -38,6 +39,8 @@ struct Options {
     batches: Vec<usize>,
     window: Duration,
     models: Vec<PathBuf>,
+    /// What the CPU runs beside models in f16: the same in f32.
+    reference: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, Failure> {
         batches: vec![1, 2, 4, 8, 16, 32, 64, 128],
         window: Duration::from_secs(1),
         models: Vec::new(),
+        reference: None,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -88,6 +92,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, Failure> {
             "--library" => options.library = LibraryChoice::At(value()?.into()),
             "--batches" => options.batches = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--seconds" => options.window = Duration::try_from_secs_f64(value()?.parse()?)?,
+            "--reference" => options.reference = Some(value()?.into()),
             _ if word.starts_with('-') => return Err(format!("unknown option {word}").into()),
             _ => options.models.push(word.into()),
         }
