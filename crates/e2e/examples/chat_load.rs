@@ -2,17 +2,18 @@
 //!
 //! chat_load ADDRESS MODEL STREAMS REQUESTS MAX_TOKENS FILE [FIELDS]
 //!
-//! FILE has a question on each line, taken in turn. Lengths lie between half of MAX_TOKENS and MAX_TOKENS, so that streams join and
-//! leave at other times. FIELDS is JSON that is added to each request's body, such as `"temperature":0`.
-//! Prints one line of JSON: requests, tokens and seconds in all; tokens_per_second while every stream was busy, which is until the
-//! first has no more to ask; first_ms and first_p99_ms (to the first text of an answer), gap_ms and gap_p99_ms (between two pieces of
-//! text of one answer), faults (answers that did not end as they should).
+//! FILE has a question on each line, taken in turn; `{}` in it becomes a number that no other request has, so that nothing behind
+//! it is in anybody's cache of prompts. Lengths lie between half of MAX_TOKENS and MAX_TOKENS, so that streams join and leave at
+//! other times. FIELDS is JSON that is added to each request's body, such as `"temperature":0`.
+//! Prints `idle` as soon as the first stream has no more to ask, and at the end one line of JSON: requests, prompt_tokens, tokens and
+//! seconds in all; busy_tokens and tokens_per_second while every stream was busy, which is until `idle`; first_ms (median),
+//! first_mean_ms and first_p99_ms (to the first text of an answer), gap_ms and gap_p99_ms (between two pieces of text of one answer),
+//! faults (answers that did not end as they should).
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ struct Seen {
     gaps: Vec<Duration>,
     /// When pieces of text came. Each is one token, but for those that are no text by themselves.
     pieces: Vec<Instant>,
+    prompt_tokens: u64,
     tokens: u64,
     faults: u64,
 }
@@ -41,10 +43,13 @@ fn main() {
         serde_json::from_str(&format!("{{{}}}", rest.first().map_or("", String::as_str))).expect("JSON");
     let next = AtomicUsize::new(0);
     let first_idle = OnceLock::new();
+    let since = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as usize);
     let body = |at: usize| {
+        // Six digits, always.
+        let number = (100_000 + (since + at) % 900_000).to_string();
         let mut body = json!({
             "model": model,
-            "messages": [{"role": "user", "content": questions[at % questions.len()]}],
+            "messages": [{"role": "user", "content": questions[at % questions.len()].replace("{}", &number)}],
             // 7 has no factor in common with 16: lengths in no order.
             "max_tokens": most / 2 + (most / 2) * (at * 7 % 16) / 15,
             "stream": true,
@@ -62,7 +67,10 @@ fn main() {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 if at >= requests {
-                    first_idle.get_or_init(Instant::now);
+                    first_idle.get_or_init(|| {
+                        println!("idle");
+                        Instant::now()
+                    });
                     return seen;
                 }
                 chat(address, &body(at), &mut seen);
@@ -85,11 +93,13 @@ fn main() {
     let pieces = seen.iter().flat_map(|seen| &seen.pieces).filter(|at| **at <= full).count();
     let per_second = pieces as f64 / (full - begin).as_secs_f64();
     let tokens: u64 = seen.iter().map(|seen| seen.tokens).sum();
+    let prompt_tokens: u64 = seen.iter().map(|seen| seen.prompt_tokens).sum();
     let faults: u64 = seen.iter().map(|seen| seen.faults).sum();
     println!(
-        "{{\"requests\": {requests}, \"tokens\": {tokens}, \"seconds\": {seconds:.3}, \"tokens_per_second\": {per_second:.2}, \
-         \"first_ms\": {:.2}, \"first_p99_ms\": {:.2}, \"gap_ms\": {:.2}, \"gap_p99_ms\": {:.2}, \"faults\": {faults}}}",
+        "{{\"requests\": {requests}, \"prompt_tokens\": {prompt_tokens}, \"tokens\": {tokens}, \"seconds\": {seconds:.3}, \
+         \"busy_tokens\": {pieces}, \"tokens_per_second\": {per_second:.2}, \"first_ms\": {:.2}, \"first_mean_ms\": {:.2}, \"first_p99_ms\": {:.2}, \"gap_ms\": {:.2}, \"gap_p99_ms\": {:.2}, \"faults\": {faults}}}",
         at(&first, 0.5),
+        first.iter().sum::<f64>() / first.len().max(1) as f64,
         at(&first, 0.99),
         at(&gaps, 0.5),
         at(&gaps, 0.99),
@@ -98,15 +108,19 @@ fn main() {
 
 /// One chat from its request to `[DONE]`, on a connection of its own.
 fn chat(address: &str, body: &str, seen: &mut Seen) {
+    // Not kept: each chat has its first token on a connection that is new, with the others' as well as with ours.
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().max_idle_connections(0).http_status_as_error(false).build().into();
     let sent = Instant::now();
-    let mut stream = TcpStream::connect(address).expect("something listens there");
-    stream.set_nodelay(true).expect("a socket takes the option");
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nConnection: close";
-    let length = body.len();
-    write!(stream, "{head}\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}").expect("the request is read");
+    let request =
+        agent.post(format!("http://{address}/v1/chat/completions")).header("content-type", "application/json");
+    let Ok(mut answer) = request.send(body) else {
+        seen.faults += 1;
+        return;
+    };
     let (mut last, mut tokens, mut done) = (None, None, false);
-    // Sizes of chunks stand on lines of their own and are no events.
-    for line in BufReader::new(stream).lines() {
+    let mut prompt = 0;
+    for line in BufReader::new(answer.body_mut().as_reader()).lines() {
         let Ok(line) = line else { break };
         let Some(data) = line.strip_prefix("data: ") else { continue };
         if data == "[DONE]" {
@@ -123,9 +137,13 @@ fn chat(address: &str, body: &str, seen: &mut Seen) {
             }
         }
         tokens = event["usage"]["completion_tokens"].as_u64().or(tokens);
+        prompt = event["usage"]["prompt_tokens"].as_u64().unwrap_or(prompt);
     }
     match (done, tokens) {
-        (true, Some(tokens)) => seen.tokens += tokens,
+        (true, Some(tokens)) => {
+            seen.tokens += tokens;
+            seen.prompt_tokens += prompt;
+        }
         _ => seen.faults += 1,
     }
 }
