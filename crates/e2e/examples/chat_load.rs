@@ -97,7 +97,8 @@ fn main() {
     let faults: u64 = seen.iter().map(|seen| seen.faults).sum();
     println!(
         "{{\"requests\": {requests}, \"prompt_tokens\": {prompt_tokens}, \"tokens\": {tokens}, \"seconds\": {seconds:.3}, \
-         \"busy_tokens\": {pieces}, \"tokens_per_second\": {per_second:.2}, \"first_ms\": {:.2}, \"first_mean_ms\": {:.2}, \"first_p99_ms\": {:.2}, \"gap_ms\": {:.2}, \"gap_p99_ms\": {:.2}, \"faults\": {faults}}}",
+         \"busy_tokens\": {pieces}, \"tokens_per_second\": {per_second:.2}, \"first_ms\": {:.2}, \"first_mean_ms\": {:.2}, \
+         \"first_p99_ms\": {:.2}, \"gap_ms\": {:.2}, \"gap_p99_ms\": {:.2}, \"faults\": {faults}}}",
         at(&first, 0.5),
         first.iter().sum::<f64>() / first.len().max(1) as f64,
         at(&first, 0.99),
