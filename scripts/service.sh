@@ -30,6 +30,8 @@ alive() {
   [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ]
 }
 spawn() { # command ...
+  # One that was just killed may take a moment to let go of it.
+  for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break; sleep 0.1; done
   if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then die "port $port is taken"; fi
   setsid nohup "$@" >>"$folder/log" 2>&1 </dev/null &
   echo "$! $(start_time $!)" >"$folder/pid"

@@ -122,7 +122,7 @@ impl Cassandra {
     }
 
     /// Runs a statement in which `KS` stands for the keyspace.
-    async fn run(&self, text: &str, values: impl SerializeRow) -> Result<QueryResult, StoreError> {
+    async fn run(&self, text: &str, values: &(dyn SerializeRow + Sync)) -> Result<QueryResult, StoreError> {
         let text = text.replace("KS.", &format!("{}.", self.0.settings.keyspace));
         let mut statement = Statement::new(text);
         // All of them are: see above.
@@ -131,7 +131,7 @@ impl Cassandra {
         self.session().await?.execute_unpaged(statement, values).await.map_err(failed)
     }
 
-    async fn rows<R>(&self, text: &str, values: impl SerializeRow) -> Result<Vec<R>, StoreError>
+    async fn rows<R>(&self, text: &str, values: &(dyn SerializeRow + Sync)) -> Result<Vec<R>, StoreError>
     where
         R: for<'f, 'm> DeserializeRow<'f, 'm>,
     {
@@ -164,7 +164,7 @@ impl Cassandra {
             }
             self.run(
                 "INSERT INTO KS.lists (kind, value, day, shard, id) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?",
-                (shelf.kind(), shelf.value(), day, shard, id.uuid(), moment, ttl),
+                &(shelf.kind(), shelf.value(), day, shard, id.uuid(), moment, ttl),
             )
             .await
             .map(drop)
@@ -175,7 +175,7 @@ impl Cassandra {
         let weight = i64::try_from(record.kept_bytes + body.len() as u64).unwrap_or(i64::MAX);
         self.run(
             "INSERT INTO KS.records (day, shard, id, body, bytes) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?",
-            (day, shard, id.uuid(), body, weight, moment, ttl),
+            &(day, shard, id.uuid(), body, weight, moment, ttl),
         )
         .await?;
         self.0.counted.changed(id.day());
@@ -189,7 +189,7 @@ impl Cassandra {
         }
         self.run(
             "INSERT INTO KS.days (kind, value, day) VALUES (?, ?, ?) USING TTL ?",
-            (shelf.kind(), shelf.value(), place(id).0, ttl),
+            &(shelf.kind(), shelf.value(), place(id).0, ttl),
         )
         .await?;
         let mut known = self.0.known.lock();
@@ -205,7 +205,7 @@ impl Cassandra {
         let rows: Vec<(i32,)> = self
             .rows(
                 "SELECT day FROM KS.days WHERE kind = ? AND value = ? AND day <= ?",
-                (shelf.kind(), shelf.value(), from.0 as i32),
+                &(shelf.kind(), shelf.value(), from.0 as i32),
             )
             .await?;
         Ok(rows.into_iter().map(|(day,)| Day(day.max(0).unsigned_abs())).collect())
@@ -218,11 +218,11 @@ impl Cassandra {
         let parts = (0..SHARDS as i8).map(|shard| async move {
             let rows: Vec<(Uuid,)> = if shelf.is_everything() {
                 let text = "SELECT id FROM KS.records WHERE day = ? AND shard = ? AND id < ? LIMIT ?";
-                self.rows(text, (number, shard, end.uuid(), limit)).await?
+                self.rows(text, &(number, shard, end.uuid(), limit)).await?
             } else {
                 let text =
                     "SELECT id FROM KS.lists WHERE kind = ? AND value = ? AND day = ? AND shard = ? AND id < ? LIMIT ?";
-                self.rows(text, (shelf.kind(), shelf.value(), number, shard, end.uuid(), limit)).await?
+                self.rows(text, &(shelf.kind(), shelf.value(), number, shard, end.uuid(), limit)).await?
             };
             Ok::<_, StoreError>(rows)
         });
@@ -238,7 +238,7 @@ impl Cassandra {
         let rows: Vec<(Option<String>, Option<String>)> = self
             .rows(
                 "SELECT body, correction FROM KS.records WHERE day = ? AND shard = ? AND id = ?",
-                (day, shard, id.uuid()),
+                &(day, shard, id.uuid()),
             )
             .await?;
         // A correction that came after a delete is no record.
@@ -253,17 +253,17 @@ impl Cassandra {
         let (day, shard, _) = place(id);
         let later = later(id);
         let found = self.record(id).await?;
-        self.run("INSERT INTO KS.deleted (id) VALUES (?)", (id.uuid(),)).await?;
+        self.run("INSERT INTO KS.deleted (id) VALUES (?)", &(id.uuid(),)).await?;
         self.run(
             "DELETE FROM KS.records USING TIMESTAMP ? WHERE day = ? AND shard = ? AND id = ?",
-            (later, day, shard, id.uuid()),
+            &(later, day, shard, id.uuid()),
         )
         .await?;
         let shelves = found.iter().flat_map(Shelf::all_of).filter(|shelf| !shelf.is_everything());
         let lists = shelves.map(|shelf| async move {
             self.run(
                 "DELETE FROM KS.lists USING TIMESTAMP ? WHERE kind = ? AND value = ? AND day = ? AND shard = ? AND id = ?",
-                (later, shelf.kind(), shelf.value(), day, shard, id.uuid()),
+                &(later, shelf.kind(), shelf.value(), day, shard, id.uuid()),
             )
             .await
         });
@@ -301,7 +301,7 @@ impl Records for Cassandra {
             let asks: Vec<_> = ids
                 .iter()
                 .map(|id| async move {
-                    let rows: Vec<(Uuid,)> = self.rows("SELECT id FROM KS.deleted WHERE id = ?", (id.uuid(),)).await?;
+                    let rows: Vec<(Uuid,)> = self.rows("SELECT id FROM KS.deleted WHERE id = ?", &(id.uuid(),)).await?;
                     Ok::<_, StoreError>((!rows.is_empty()).then_some(*id))
                 })
                 .collect();
@@ -356,7 +356,7 @@ impl Records for Cassandra {
             let (day, shard, _) = place(id);
             self.run(
                 "UPDATE KS.records USING TIMESTAMP ? AND TTL ? SET correction = ? WHERE day = ? AND shard = ? AND id = ?",
-                (later(id), ttl, text, day, shard, id.uuid()),
+                &(later(id), ttl, text, day, shard, id.uuid()),
             )
             .await?;
             Ok(true)
@@ -376,9 +376,9 @@ impl Records for Cassandra {
             days.reverse();
             let mut found = Vec::new();
             for day in days {
-                let parts = (0..SHARDS as i8).map(|shard| {
+                let parts = (0..SHARDS as i8).map(|shard| async move {
                     let text = "SELECT id, bytes FROM KS.records WHERE day = ? AND shard = ? ORDER BY id ASC LIMIT ?";
-                    self.rows::<(Uuid, Option<i64>)>(text, (day.0 as i32, shard, limit as i32))
+                    self.rows::<(Uuid, Option<i64>)>(text, &(day.0 as i32, shard, limit as i32)).await
                 });
                 let rows = try_join_all(parts).await?.into_iter().flatten();
                 let mut oldest: Vec<(RecordId, u64)> = rows

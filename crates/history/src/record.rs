@@ -35,6 +35,13 @@ impl RecordId {
         Self(Uuid::now_v7())
     }
 
+    /// A new one of another moment; milliseconds since 1970.
+    #[must_use]
+    pub fn of(millis: u64) -> Self {
+        let random = Uuid::now_v7().as_u128() & ((1 << 62) - 1);
+        Self(Uuid::from_u128(Self::first_of(millis).0.as_u128() | random))
+    }
+
     /// The smallest one of a moment; milliseconds since 1970.
     #[must_use]
     pub fn first_of(millis: u64) -> Self {
@@ -232,6 +239,8 @@ mod tests {
         let now = RecordId::generate();
         assert!(RecordId::first_of(now.millis()) <= now && now < RecordId::first_of(now.millis() + 1));
         assert_eq!(RecordId::from_slice(now.bytes()), Some(now));
+        let other = RecordId::of(early.millis());
+        assert!(early < other && other < late && other != RecordId::of(early.millis()));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn none() -> StoreError {
 
 /// Of the tables that are there.
 pub(super) async fn version(store: &Cassandra) -> Result<u32, StoreError> {
-    let rows: Vec<(i32,)> = store.rows("SELECT version FROM KS.version WHERE one = 'history'", ()).await?;
+    let rows: Vec<(i32,)> = store.rows("SELECT version FROM KS.version WHERE one = 'history'", &()).await?;
     Ok(rows.first().map_or(0, |(version,)| (*version).max(0).unsigned_abs()))
 }
 

@@ -47,10 +47,10 @@ pub(super) async fn count(store: &Cassandra) -> Result<Usage, StoreError> {
 }
 
 async fn count_day(store: &Cassandra, day: Day) -> Result<Usage, StoreError> {
-    let parts = (0..SHARDS as i8).map(|shard| {
+    let parts = (0..SHARDS as i8).map(|shard| async move {
         // Of `bytes`, which a row has that is a record.
         let text = "SELECT COUNT(bytes), SUM(bytes) FROM KS.records WHERE day = ? AND shard = ?";
-        store.rows::<(i64, Option<i64>)>(text, (day.0 as i32, shard))
+        store.rows::<(i64, Option<i64>)>(text, &(day.0 as i32, shard)).await
     });
     let rows = try_join_all(parts).await?.into_iter().flatten();
     Ok(rows.fold(Usage::default(), |all, (records, bytes)| Usage {
