@@ -24,7 +24,8 @@ export class Refusal extends Error {
       case "deadline_exceeded": return "It took too long. Try again, or set a smaller number of tokens in the settings.";
       case "empty": return "Ask again, perhaps in other words.";
       case "cancelled": return "The answer was ended by the server. Try again.";
-      case "invalid_api_key": case "forbidden": return "Ask the operator for access.";
+      case "invalid_api_key": return "Reload this page to sign in; the conversation is kept.";
+      case "forbidden": return "Reload this page and try again, or ask the operator for access.";
       case "invalid_input": return "Check the settings and the message, then try again.";
       default: return "Try again. If it stays like this, tell the operator the request id.";
     }
@@ -55,12 +56,18 @@ export async function* complete(body, signal) {
   if (!finished) throw new Refusal("The answer broke off.", { code: "ended_early", requestId });
 }
 
+// Who has signed in proves that it is this page that asks.
+function token() {
+  const found = document.querySelector("meta[name=csrf-token]")?.content;
+  return found ? { "x-csrf-token": found } : {};
+}
+
 async function ask(body, signal) {
   let answer;
   try {
     answer = await fetch("/v1/chat/completions", {
       method: "POST",
-      headers: { "content-type": "application/json", accept: "text/event-stream" },
+      headers: { "content-type": "application/json", accept: "text/event-stream", ...token() },
       body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
       signal,
     });

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::ConnectionType;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use chassis::logs::Requests;
 use fault::Fault;
+use minijinja::{Value, context};
 use tracing::info;
-use units::{Deadline, ModelName, RequestId};
+use units::{CallerId, Deadline, ModelName, RequestId};
 
+use crate::access::Visitor;
 use crate::metrics::Route;
 use crate::problem::{Problem, start_of};
 use crate::site::{Process, Site};
@@ -33,8 +35,9 @@ pub(crate) struct Ask {
     pub(crate) received: Instant,
     route: Route,
     process: Arc<Process>,
-    /// Where the request came from, for the log line.
-    caller: Option<IpAddr>,
+    /// Whose key it came with, or where it came from.
+    caller: Option<CallerId>,
+    visitor: Option<Visitor>,
     answered: bool,
     /// For the log line.
     pub(crate) told: Told,
@@ -70,7 +73,11 @@ impl Ask {
         let process = Arc::clone(&site.process);
         process.in_flight.fetch_add(1, Ordering::AcqRel);
         process.metrics.in_flight.inc();
-        let caller = caller(request, &process.settings.trusted_proxies);
+        let visitor = request.extensions().get::<Visitor>().cloned();
+        let caller = match &visitor {
+            Some(visitor) => Some(CallerId::verified(&visitor.name)),
+            None => address(request, &process.settings.trusted_proxies).map(CallerId::anonymous),
+        };
         let incoming = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
         Self {
             request_id: RequestId::keep_or_generate(incoming),
@@ -78,6 +85,7 @@ impl Ask {
             route,
             process,
             caller,
+            visitor,
             answered: false,
             told: Told::default(),
         }
@@ -85,7 +93,23 @@ impl Ask {
 
     /// Who asks, as far as it is known.
     pub(crate) fn caller(&self) -> String {
-        self.caller.map_or_else(String::new, |address| units::CallerId::anonymous(address).to_string())
+        self.caller.as_ref().map_or_else(String::new, CallerId::to_string)
+    }
+
+    /// A page, with what every page shows of who has signed in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn page(&self, name: &str, values: Value) -> Result<String, Problem> {
+        self.process.templates.render(name, self.with_visitor(values))
+    }
+
+    /// The values of a page, and who has signed in, with the token that forms must carry.
+    pub(crate) fn with_visitor(&self, values: Value) -> Value {
+        match self.visitor.as_ref().and_then(|visitor| visitor.token().map(|token| (visitor, token))) {
+            Some((visitor, token)) => context! { visitor => &*visitor.name, csrf => token, ..values },
+            None => values,
+        }
     }
 
     /// The deadline that the client asks for, or the default.
@@ -199,10 +223,9 @@ impl Ask {
 
     fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration, bytes_out: u64) {
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-        let caller = self.caller.map(|address| units::CallerId::anonymous(address).to_string());
         info!(
             request_id = self.request_id.as_str(),
-            caller,
+            caller = self.caller.as_ref().map(CallerId::as_str),
             kind = self.route.name(),
             model = self.told.model.as_ref().map_or("", ModelName::as_str),
             status,
@@ -225,7 +248,7 @@ impl Ask {
 }
 
 /// The client's address: the peer's own, or what a trusted proxy says of the one before it.
-fn caller(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
+fn address(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
     // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d.
     let peer = request.peer_addr()?.ip().to_canonical();
     if !trusted.contains(&peer) {

@@ -63,7 +63,7 @@ pub(crate) async fn form(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     let mut ask = Ask::new(&request, &site, Route::Page);
     let result = async {
         let offer = offer(&request, &site, &ask).await?;
-        let page = site.process.templates.render("chat.html", values(offer, Talk::default(), None))?;
+        let page = ask.page("chat.html", values(offer, Talk::default(), None))?;
         Ok::<_, Problem>(page_head(HttpResponse::Ok()).body(page))
     };
     let result = result.await;
@@ -81,7 +81,7 @@ pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web:
     let problem = answered.err().map(Problem::from);
     let offer = offer(&request, &site, &ask).await.unwrap_or_default();
     let shown = problem.as_ref().map(|problem| (problem, ask.request_id.as_str()));
-    let page = site.process.templates.render("chat.html", values(offer, talk, shown));
+    let page = ask.page("chat.html", values(offer, talk, shown));
     match (page, problem) {
         (Ok(page), None) => ask.finish(page_head(HttpResponse::Ok()).body(page), None),
         (Ok(page), Some(problem)) => ask.finish(page_head(problem.head()).body(page), Some(&problem)),

@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use bytes::Bytes;
 use fault::Fault;
+use history::Source;
 use idl::inference::{Classification, ClassifyReply, Label, Timing};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -19,7 +20,9 @@ use crate::ask::{Ask, ServerTimes};
 use crate::backend::Classify;
 use crate::body::{self, Share};
 use crate::form;
+use crate::keeping::{Keeping, KeptBody};
 use crate::metrics::Route;
+use crate::pages::PREVIEW;
 use crate::problem::{ErrorBody, Problem, start_of, unreadable};
 use crate::query;
 use crate::settings::MOST_PICTURES;
@@ -31,6 +34,7 @@ use crate::site::Site;
 struct Query {
     model: Option<String>,
     top_k: Option<String>,
+    keep: Option<String>,
 }
 
 /// A request in JSON. Give `image` or `images`.
@@ -51,6 +55,8 @@ pub(crate) struct ClassifyBody<'a> {
     images: Option<Texts<'a>>,
     /// How many labels, best first; 5 when absent.
     top_k: Option<i32>,
+    /// Keep pictures and answers in the history, and wait until they can no longer be lost.
+    keep: Option<bool>,
 }
 
 /// A text of the body, copied only where it has escapes in it.
@@ -141,6 +147,9 @@ pub(crate) struct ClassifyAnswer<'a> {
     #[serde(flatten)]
     picture: PictureBody<'a>,
     timing: TimingBody,
+    /// Its record in the history, when it was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptBody>,
     request_id: &'a str,
 }
 
@@ -152,6 +161,9 @@ pub(crate) struct ClassifyManyAnswer<'a> {
     /// One for each, in order.
     pictures: Vec<PictureBody<'a>>,
     timing: TimingBody,
+    /// Their records in the history, when they were kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptBody>,
     request_id: &'a str,
 }
 
@@ -160,6 +172,10 @@ pub(crate) struct Wanted {
     pub(crate) model: String,
     pub(crate) images: Vec<Bytes>,
     pub(crate) top_k: Option<i32>,
+    /// What the pictures are called, as far as they came with names.
+    pub(crate) names: Vec<String>,
+    /// What is said about keeping them.
+    pub(crate) keep: Option<bool>,
     /// Several pictures were sent, or one in a list: the answer is a list as well.
     many: bool,
     /// The memory that the pictures take.
@@ -172,6 +188,7 @@ pub(crate) struct Wanted {
     params(
         ("model" = Option<String>, Query, description = "The model's name, unless the body has it"),
         ("top_k" = Option<i32>, Query, description = "How many labels, 1 to 100; 5 when absent"),
+        ("keep" = Option<bool>, Query, description = "Keep picture and answer in the history; the answer then has `kept`"),
         ("x-request-id" = Option<String>, Header, description = "8 to 64 of A-Z a-z 0-9 . _ -; kept in every log and answer"),
         ("x-request-timeout-ms" = Option<i64>, Header, description = "How long an answer is of use; 10,000 when absent, at most 600,000"),
     ),
@@ -210,9 +227,19 @@ async fn answer(
     };
     let wanted = read(request, payload, site).await?;
     let many = wanted.many;
-    let reply = run(wanted, site, ask, deadline, None).await?;
+    let keeping = Keeping::of(site, &wanted, Source::Api);
+    // The list of the history shows it.
+    let preview = keeping.as_ref().map(|_| PREVIEW);
+    let reply = run(wanted, site, ask, deadline, preview).await;
+    let kept = keeping.map(|keeping| keeping.answered(site, ask, &reply));
+    let reply = reply?;
+    let kept = match kept {
+        Some(kept) => Some(kept.acknowledged(site.process.settings.history.acknowledge).await),
+        None => None,
+    };
     let total = ask.received.elapsed();
-    Ok(HttpResponse::Ok().content_type("application/json").body(json(&reply, many, total, ask.request_id.as_str())))
+    let body = json(&reply, many, total, kept, ask.request_id.as_str());
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
 /// Sends the request to a server, and notes what the log line says of it.
@@ -284,7 +311,7 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
             if image.is_empty() {
                 return Err(Fault::invalid_input("the body is empty, expected a picture").with_param("image"));
             }
-            Wanted { model: String::new(), images: vec![image], top_k: None, many: false, share }
+            Wanted { many: false, ..Wanted::from_form(String::new(), vec![image], None, share) }
         }
         other => {
             body::discard(&mut payload.into_inner(), &site.process).await;
@@ -301,6 +328,9 @@ async fn read(request: &HttpRequest, payload: web::Payload, site: &web::Data<Sit
     if let Some(top_k) = query.top_k {
         wanted.top_k = Some(number("top_k", &top_k)?);
     }
+    if let Some(keep) = query.keep {
+        wanted.keep = Some(truth("keep", &keep)?);
+    }
     if wanted.model.is_empty() {
         return Err(Fault::invalid_input("no model is named: add ?model=NAME").with_param("model"));
     }
@@ -316,10 +346,19 @@ pub(crate) fn number(name: &'static str, text: &str) -> Result<i32, Fault> {
     })
 }
 
+/// # Errors
+/// InvalidInput that names the parameter and the value.
+pub(crate) fn truth(name: &'static str, text: &str) -> Result<bool, Fault> {
+    text.trim().parse().map_err(|_| {
+        let text = start_of(text, 32);
+        Fault::invalid_input(format!("{name} is {text:?}, allowed are true and false")).with_param(name)
+    })
+}
+
 impl Wanted {
     pub(crate) fn from_form(model: String, images: Vec<Bytes>, top_k: Option<i32>, share: Share) -> Self {
         let many = images.len() > 1;
-        Self { model, images, top_k, many, share }
+        Self { model, images, top_k, names: Vec::new(), keep: None, many, share }
     }
 }
 
@@ -351,7 +390,7 @@ fn from_json(body: &[u8], mut share: Share, limit: usize) -> Result<Wanted, Faul
         images.push(picture(text, &place)?);
     }
     let model = body.model.map_or_else(String::new, |Text(model)| model.into_owned());
-    Ok(Wanted { model, images, top_k: body.top_k, many, share })
+    Ok(Wanted { keep: body.keep, many, ..Wanted::from_form(model, images, body.top_k, share) })
 }
 
 /// A picture in base64, with or without the head of a `data:` URL.
@@ -377,7 +416,7 @@ fn picture(text: &str, place: &str) -> Result<Bytes, Fault> {
 }
 
 /// The answer as JSON. Scores have six digits: more is noise of the arithmetic.
-fn json(reply: &ClassifyReply, many: bool, total: Duration, request_id: &str) -> Vec<u8> {
+fn json(reply: &ClassifyReply, many: bool, total: Duration, kept: Option<KeptBody>, request_id: &str) -> Vec<u8> {
     let micros = |value: Option<i64>| value.unwrap_or(0) as f64 / 1e3;
     let timing = reply.timing.clone().unwrap_or_default();
     let timing = TimingBody {
@@ -393,10 +432,10 @@ fn json(reply: &ClassifyReply, many: bool, total: Duration, request_id: &str) ->
         reply.results.as_deref().unwrap_or_default().iter().map(picture_body).collect();
     let mut out = Vec::with_capacity(512);
     let written = if many || pictures.len() != 1 {
-        serde_json::to_writer(&mut out, &ClassifyManyAnswer { model, version, pictures, timing, request_id })
+        serde_json::to_writer(&mut out, &ClassifyManyAnswer { model, version, pictures, timing, kept, request_id })
     } else {
         let picture = pictures.remove(0);
-        serde_json::to_writer(&mut out, &ClassifyAnswer { model, version, picture, timing, request_id })
+        serde_json::to_writer(&mut out, &ClassifyAnswer { model, version, picture, timing, kept, request_id })
     };
     written.expect("plain structs with finite numbers are always JSON");
     out

@@ -26,6 +26,13 @@ use crate::site::Site;
         crate::openai::chat,
         crate::openai::completions,
         crate::openai::embeddings::post,
+        crate::history_api::list,
+        crate::history_api::one,
+        crate::history_api::delete,
+        crate::history_api::picture,
+        crate::history_api::preview,
+        crate::history_api::correct,
+        crate::history_api::take_back,
         crate::models::list,
         crate::models::one,
         crate::health::live,
@@ -86,7 +93,7 @@ pub(crate) async fn docs(request: HttpRequest, site: web::Data<Site>) -> HttpRes
         version => text(&api["info"]["version"]),
         operations => minijinja::Value::from(minijinja::value::Serde(operations(&api))),
     };
-    let page = site.process.templates.render("docs.html", values);
+    let page = ask.page("docs.html", values);
     let result = page.map(|page| pages::page_head(HttpResponse::Ok()).body(page));
     pages::finish(&mut ask, &site, result)
 }
@@ -156,7 +163,7 @@ mod tests {
     /// The last one of a name would describe them all.
     #[test]
     fn no_two_types_share_a_name() {
-        use crate::{classify, health, models, openai, problem};
+        use crate::{classify, health, history_api, models, openai, problem};
         let all = [
             parts::<classify::ClassifyBody<'_>>(),
             parts::<classify::ClassifyAnswer<'_>>(),
@@ -169,6 +176,8 @@ mod tests {
             parts::<openai::embeddings::EmbeddingsBody>(),
             parts::<openai::embeddings::EmbeddingsAnswer>(),
             parts::<models::ModelsBody>(),
+            parts::<history_api::HistoryBody<'_>>(),
+            parts::<history_api::CorrectionWish>(),
             parts::<health::HealthBody>(),
             parts::<problem::ErrorBody<'_>>(),
         ];
@@ -203,6 +212,10 @@ mod tests {
             "/v1/chat/completions",
             "/v1/completions",
             "/v1/embeddings",
+            "/v1/history",
+            "/v1/history/{id}",
+            "/v1/history/{id}/picture",
+            "/v1/history/{id}/correction",
             "/v1/models",
             "/v1/models/{model}",
             "/health/live",
@@ -217,6 +230,6 @@ mod tests {
         for status in ["200", "400", "404", "413", "415", "503", "504"] {
             assert!(classify["responses"][status].is_object(), "{status}");
         }
-        assert_eq!(operations(&api).len(), 8);
+        assert_eq!(operations(&api).len(), 15);
     }
 }

@@ -8,10 +8,11 @@ use fault::Fault;
 
 use self::fields::{Bounds, Wrong};
 use crate::body::{self, Share};
-use crate::classify::{Wanted, number};
+use crate::classify::{Wanted, number, truth};
 use crate::site::Site;
 
-/// Reads a form's `image` files (also `images`, `file`), `model` and `top_k`. File names are not used for anything.
+/// Reads a form's `image` files (also `images`, `file`), `model`, `top_k` and `keep`. File names go into the history, made safe, and
+/// are not used for anything else.
 ///
 /// # Errors
 /// A fault that names the field, the value and the limit.
@@ -37,7 +38,10 @@ async fn read_fields(request: &HttpRequest, payload: web::Payload, site: &web::D
             Fault::invalid_input("there is no picture in the form: its field is called `image`").with_param("image")
         );
     }
-    Ok(Wanted::from_form(filled.model, filled.images, top_k, share))
+    let keep = filled.keep.map(|text| truth("keep", &text)).transpose()?;
+    let mut wanted = Wanted::from_form(filled.model, filled.images, top_k, share);
+    (wanted.names, wanted.keep) = (filled.names, keep);
+    Ok(wanted)
 }
 
 fn fault(wrong: Wrong<Fault>) -> Fault {

@@ -25,6 +25,9 @@ pub(crate) struct HealthBody {
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Why records of the history wait on this gateway's disk: requests are answered all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded: Option<String>,
 }
 
 /// A mistyped one is refused: a probe that asked for something else than was meant would take the gateways away one day.
@@ -45,7 +48,7 @@ enum Scope {
 #[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It runs")))]
 pub(crate) async fn live(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     let ask = Ask::new(&request, &site, Route::Health);
-    ask.answer(Ok(HttpResponse::Ok().json(HealthBody { status: "live", reason: None })))
+    ask.answer(Ok(HttpResponse::Ok().json(HealthBody { status: "live", reason: None, degraded: None })))
 }
 
 /// Whether a request would be answered now.
@@ -64,14 +67,17 @@ pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>) -> HttpRe
         Ok(query) => query.scope,
         Err(fault) => return ask.answer(Err(fault.into())),
     };
+    let history = site.process.history.as_ref();
+    let degraded =
+        history.and_then(|history| history.state().trouble).map(|_| "the history's store is away".to_owned());
     let (ready, body) = if site.process.draining.load(Ordering::Acquire) {
-        (false, HealthBody { status: "draining", reason: Some("the gateway is draining".to_owned()) })
+        (false, HealthBody { status: "draining", reason: Some("the gateway is draining".to_owned()), degraded })
     } else if let Some(Scope::Gateway) = scope {
-        (true, HealthBody { status: "ready", reason: None })
+        (true, HealthBody { status: "ready", reason: None, degraded })
     } else {
         match site.backend.check(&ask.request_id, Deadline::after(Instant::now(), PATIENCE)).await {
-            Ok(_) => (true, HealthBody { status: "ready", reason: None }),
-            Err(reason) => (false, HealthBody { status: "not_ready", reason: Some(reason) }),
+            Ok(_) => (true, HealthBody { status: "ready", reason: None, degraded }),
+            Err(reason) => (false, HealthBody { status: "not_ready", reason: Some(reason), degraded }),
         }
     };
     let mut head = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };

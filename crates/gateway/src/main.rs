@@ -1,5 +1,6 @@
 //! `outboard-gateway`: pages and HTTP APIs in front of the model servers.
 
+mod access;
 mod ask;
 mod assets;
 mod backend;
@@ -9,6 +10,9 @@ mod classify;
 mod description;
 mod form;
 mod health;
+mod history_api;
+mod history_page;
+mod keeping;
 mod metrics;
 mod models;
 mod openai;
@@ -27,14 +31,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard, web};
 use clap::Parser;
 use fault::Fault;
+use history::History;
 use rpc::Endpoint;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::access::keyring::Keyring;
+use crate::access::session;
 use crate::ask::Ask;
 use crate::backend::Backend;
 use crate::metrics::{GatewayMetrics, Route};
@@ -53,6 +61,8 @@ const CLOSING: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_millis(300);
 /// So long before the end of a drain, what still runs gets its last words: they must reach the client.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// For the history's stores to take what they have not yet; the rest waits on the disk for the next start.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Serves pages and HTTP APIs, and forwards the work to outboard-server over framed Thrift.
 ///
@@ -104,9 +114,13 @@ fn main() -> ExitCode {
 fn start(flags: &Flags) -> Result<(), String> {
     let settings = flags.settings()?;
     if flags.print_config {
-        return chassis::program::show(&settings);
+        return chassis::program::show(&settings.without_secrets());
     }
-    chassis::exposure::check(&settings.auth, &[("listen", settings.listen), ("admin", settings.admin)])?;
+    settings.check_exposure()?;
+    let keyring = match settings.keys.as_os_str().is_empty() {
+        true => None,
+        false => Some(Keyring::open(settings.keys.clone()).map_err(|error| format!("settings: `keys`: {error}"))?),
+    };
     let servers: Vec<Endpoint> = settings
         .servers
         .iter()
@@ -117,19 +131,35 @@ fn start(flags: &Flags) -> Result<(), String> {
     }
     let logs = chassis::logs::start(&settings.log)?;
     chassis::files::raise_limit(settings.limits.connections);
-    actix_web::rt::System::new().block_on(serve(settings, servers, &logs))
+    let history = History::start(&settings.history)?.map(Arc::new);
+    let served = actix_web::rt::System::new().block_on(serve(settings, servers, keyring, history.clone(), &logs));
+    if let Some(history) = history {
+        history.close(FAREWELL);
+    }
+    served
 }
 
-async fn serve(settings: Settings, servers: Vec<Endpoint>, logs: &chassis::logs::Logs) -> Result<(), String> {
+async fn serve(
+    settings: Settings,
+    servers: Vec<Endpoint>,
+    keyring: Option<Keyring>,
+    history: Option<Arc<History>>,
+    logs: &chassis::logs::Logs,
+) -> Result<(), String> {
     let metrics = chassis::metrics::Metrics::new("outboard-gateway", env!("CARGO_PKG_VERSION"));
     logs.counted_in(&metrics);
+    if let Some(history) = &history {
+        metrics.register(|registry| history.register(registry));
+    }
     let process = Arc::new(Process {
         metrics: GatewayMetrics::new(&metrics),
-        templates: Templates::new(),
+        templates: Templates::new().with_history(history.is_some()),
         draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
         body_bytes: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
+        keyring: keyring.map(Arc::new),
+        history,
         settings,
     });
     let settings = &process.settings;
@@ -149,7 +179,8 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>, logs: &chassis::logs:
     let http = HttpServer::new(move || {
         // Made on the worker's own thread, so its connections live there, too.
         let site = Site { process: Arc::clone(&shared), backend: Backend::new(servers.clone(), connections) };
-        App::new().app_data(web::Data::new(site)).configure(routes)
+        let asked = Condition::new(site.process.keyring.is_some(), from_fn(access::check));
+        App::new().app_data(web::Data::new(site)).wrap(asked).configure(routes)
     })
     .workers(workers)
     .max_connections(settings.limits.connections.div_ceil(workers))
@@ -163,6 +194,9 @@ async fn serve(settings: Settings, servers: Vec<Endpoint>, logs: &chassis::logs:
     .listen(listener)
     .map_err(unusable)?;
     info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, workers, servers = settings.servers.join(","), "listening");
+    if process.keyring.is_some() {
+        actix_web::rt::spawn(Keyring::follow(Arc::clone(&process)));
+    }
     let server = http.run();
     actix_web::rt::spawn(drain(door, server.handle(), Arc::clone(&process)));
     server.await.map_err(|error| format!("the listener failed: {error}"))?;
@@ -217,6 +251,12 @@ async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
 fn routes(config: &mut web::ServiceConfig) {
     let pictures = web::resource("/v1/classify").post(classify::post).default_service(only("POST"));
     let upload = web::resource("/upload").route(get().to(pages::upload_form)).post(pages::upload);
+    let kept = web::resource("/v1/history/{id}").route(get().to(history_api::one)).delete(history_api::delete);
+    let correction =
+        web::resource("/v1/history/{id}/correction").put(history_api::correct).delete(history_api::take_back);
+    let delete =
+        web::resource("/history/{id}/delete").route(get().to(history_page::ask_delete)).post(history_page::delete);
+    let correct = web::resource("/history/{id}/correct").post(history_page::correct);
     let chat = web::resource("/chat").route(get().to(chat_page::form)).post(chat_page::post);
     config
         .service(pictures)
@@ -227,10 +267,34 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/v1/embeddings").post(openai::embeddings::post).default_service(only("POST")))
         .service(web::resource("/v1/models").route(get().to(models::list)).default_service(read_only()))
         .service(web::resource("/v1/models/{model:.+}").route(get().to(models::one)).default_service(read_only()))
+        .service(web::resource("/v1/history").route(get().to(history_api::list)).default_service(read_only()))
+        .service(kept.default_service(only("GET, HEAD, DELETE")))
+        .service(
+            web::resource("/v1/history/{id}/picture")
+                .route(get().to(history_api::picture))
+                .default_service(read_only()),
+        )
+        .service(
+            web::resource("/v1/history/{id}/preview")
+                .route(get().to(history_api::preview))
+                .default_service(read_only()),
+        )
+        .service(correction.default_service(only("PUT, DELETE")))
+        .service(web::resource("/history").route(get().to(history_page::list)).default_service(read_only()))
+        .service(web::resource("/history/{id}").route(get().to(history_page::one)).default_service(read_only()))
+        .service(delete.default_service(only("GET, HEAD, POST")))
+        .service(correct.default_service(only("POST")))
         .service(web::resource("/health/live").route(get().to(health::live)).default_service(read_only()))
         .service(web::resource("/health/ready").route(get().to(health::ready)).default_service(read_only()))
         .service(web::resource("/openapi.json").route(get().to(description::openapi)).default_service(read_only()))
         .service(web::resource("/docs").route(get().to(description::docs)).default_service(read_only()))
+        .service(
+            web::resource("/login")
+                .route(get().to(session::form))
+                .post(session::log_in)
+                .default_service(only("GET, HEAD, POST")),
+        )
+        .service(web::resource("/logout").post(session::log_out).default_service(only("POST")))
         .service(web::resource("/").route(get().to(pages::home)).default_service(read_only()))
         .service(web::resource("/assets/{digest}/{file}").route(get().to(assets::file)).default_service(read_only()))
         .service(web::resource("/favicon.ico").route(get().to(assets::icon)).default_service(read_only()))

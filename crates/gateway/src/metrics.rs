@@ -19,20 +19,51 @@ pub(crate) enum Route {
     Embeddings,
     Upload,
     Models,
+    History,
     Page,
     Asset,
     Health,
     Unknown,
 }
 
-const ROUTES: [&str; 10] =
-    ["classify", "chat", "completions", "embeddings", "upload", "models", "page", "asset", "health", "unknown"];
+const ROUTES: [&str; 11] = [
+    "classify",
+    "chat",
+    "completions",
+    "embeddings",
+    "upload",
+    "models",
+    "history",
+    "page",
+    "asset",
+    "health",
+    "unknown",
+];
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 impl Route {
     pub(crate) fn name(self) -> &'static str {
         ROUTES[self as usize]
     }
+}
+
+/// Why somebody was not let in; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub(crate) enum Refused {
+    NoKey,
+    UnknownKey,
+    ExpiredKey,
+    Scope,
+    Token,
+    Origin,
+}
+
+const REFUSED: [&str; 6] = ["no_key", "unknown_key", "expired_key", "scope", "token", "origin"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +82,9 @@ pub(crate) struct GatewayMetrics {
     seconds: Vec<Histogram>,
     answers: Vec<Vec<Counter>>,
     left: Counter,
+    refused: [Counter; 6],
+    pub(crate) keys: Gauge,
+    pub(crate) key_file_errors: Counter,
     first_token: Histogram,
     tokens_in: Counter,
     tokens_out: Counter,
@@ -62,6 +96,7 @@ impl GatewayMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let seconds = Family::<RouteLabels, Histogram, Seconds>::new_with_constructor(Seconds);
         let answers = Family::<AnswerLabels, Counter>::default();
+        let refused = Family::<RefusedLabels, Counter>::default();
         let this = Self {
             seconds: ROUTES.map(|route| seconds.get_or_create(&RouteLabels { route }).clone()).to_vec(),
             answers: ROUTES
@@ -70,6 +105,9 @@ impl GatewayMetrics {
                 })
                 .to_vec(),
             left: Counter::default(),
+            refused: REFUSED.map(|reason| refused.get_or_create(&RefusedLabels { reason }).clone()),
+            keys: Gauge::default(),
+            key_file_errors: Counter::default(),
             first_token: Seconds.new_metric(),
             tokens_in: Counter::default(),
             tokens_out: Counter::default(),
@@ -81,6 +119,10 @@ impl GatewayMetrics {
             gateway.register("request_seconds", "From a request's head to its answer", seconds);
             gateway.register("answers", "Answers by route and class of status", answers);
             gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
+            gateway.register("refused", "Requests without the key or the token that they need", refused);
+            gateway.register("keys", "Keys in the file of keys", this.keys.clone());
+            let errors = this.key_file_errors.clone();
+            gateway.register("key_file_errors", "Times that a changed file of keys could not be used", errors);
             let first = this.first_token.clone();
             gateway.register("first_token_seconds", "From a request's head to the first token of its answer", first);
             gateway.register("prompt_tokens", "Tokens that models have read", this.tokens_in.clone());
@@ -104,6 +146,10 @@ impl GatewayMetrics {
         }
         self.tokens_in.inc_by(told.tokens_in.into());
         self.tokens_out.inc_by(told.tokens_out.into());
+    }
+
+    pub(crate) fn refused(&self, reason: Refused) {
+        self.refused[reason as usize].inc();
     }
 
     pub(crate) fn left(&self) {

@@ -18,8 +18,8 @@ pub(crate) struct ModelBody {
     id: String,
     /// Always `model`.
     object: &'static str,
-    /// Always 0: models have no date.
-    created: u64,
+    /// When the model was written to its folder, in seconds since 1970; 0 when the server does not tell.
+    created: i64,
     /// Always `outboard`.
     owned_by: &'static str,
     /// `classify`, `tensor`, ...
@@ -109,7 +109,7 @@ fn model_body(model: &ModelInfo) -> ModelBody {
     ModelBody {
         id: model.name.clone().unwrap_or_default(),
         object: "model",
-        created: 0,
+        created: model.modified_s.unwrap_or(0),
         owned_by: "outboard",
         task,
         state,

@@ -6,6 +6,7 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use base64::Engine as _;
 use chassis::Size;
+use history::Source;
 use idl::inference::{Classification, ClassifyReply, ModelInfo, ModelState, Task};
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
@@ -18,6 +19,7 @@ use crate::backend::most_picture_bytes;
 use crate::body;
 use crate::classify::run;
 use crate::form;
+use crate::keeping::Keeping;
 use crate::metrics::Route;
 use crate::origin;
 use crate::problem::Problem;
@@ -26,8 +28,8 @@ use crate::site::Site;
 /// Nothing but our own files, no inline script or style, nobody may frame the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// Longest edge of the picture on the result page.
-const PREVIEW: i32 = 480;
+/// Longest edge of the picture on the result page, and in the history's list.
+pub(crate) const PREVIEW: i32 = 480;
 
 /// All templates, compiled once.
 pub(crate) struct Templates(Environment<'static>);
@@ -44,12 +46,22 @@ impl Templates {
             ("error.html", include_str!("../templates/error.html")),
             ("docs.html", include_str!("../templates/docs.html")),
             ("chat.html", include_str!("../templates/chat.html")),
+            ("history.html", include_str!("../templates/history.html")),
+            ("record.html", include_str!("../templates/record.html")),
+            ("delete.html", include_str!("../templates/delete.html")),
+            ("login.html", include_str!("../templates/login.html")),
         ] {
             environment.add_template(name, text).expect("templates are checked by a test");
         }
         // Safe: letters, digits and slashes, which would be escaped.
         environment.add_global("assets", minijinja::Value::from_safe_string(assets::prefix().to_owned()));
         Self(environment)
+    }
+
+    /// Whether every page speaks of the history.
+    pub(crate) fn with_history(mut self, kept: bool) -> Self {
+        self.0.add_global("history", kept);
+        self
     }
 
     /// The page, or the reason why it could not be made.
@@ -111,7 +123,7 @@ async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> 
         .ok()
         .and_then(|query| query.get("model").cloned());
     let limits = &site.process.settings.limits;
-    let page = site.process.templates.render(
+    let page = ask.page(
         "upload.html",
         context! {
             models => Value::from(Serde(&models)),
@@ -165,15 +177,20 @@ async fn result_page(
     if wanted.model.is_empty() {
         return Err(fault::Fault::invalid_input("no model is chosen").with_param("model").into());
     }
-    let reply = run(wanted, site, ask, deadline, Some(PREVIEW)).await?;
+    let keeping = Keeping::of(site, &wanted, Source::Page);
+    let reply = run(wanted, site, ask, deadline, Some(PREVIEW)).await;
+    // Not waited for: a person does not count on it.
+    let kept = keeping.map(|keeping| keeping.answered(site, ask, &reply).ids).unwrap_or_default();
+    let reply = reply?;
     let millis = |time: std::time::Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     let server = ask.told.server;
     let ClassifyReply { results, model, version, .. } = reply;
     let pictures: Vec<PictureView> = results.unwrap_or_default().into_iter().map(picture_view).collect();
-    let page = site.process.templates.render(
+    let page = ask.page(
         "result.html",
         context! {
             pictures => Value::from(Serde(&pictures)),
+            kept => !kept.is_empty(),
             model,
             version,
             total_ms => millis(ask.received.elapsed()),
@@ -217,7 +234,7 @@ pub(crate) fn finish(ask: &mut Ask, site: &web::Data<Site>, result: Result<HttpR
         advice => problem.advice(),
         request_id => ask.request_id.as_str(),
     };
-    let response = match site.process.templates.render("error.html", values) {
+    let response = match site.process.templates.render("error.html", ask.with_visitor(values)) {
         Ok(page) => page_head(problem.head()).body(page),
         Err(_) => problem.answer(ask.request_id.as_str()),
     };
@@ -242,6 +259,22 @@ mod tests {
             format: "PNG".to_owned(),
             labels: vec![LabelView { label: evil.to_owned(), percent: 12.5 }],
         };
+        let kept = || {
+            let names = [
+                "id",
+                "label",
+                "model",
+                "moment",
+                "time",
+                "file_name",
+                "caller",
+                "correction",
+                "shown",
+                "picture",
+                "day",
+            ];
+            Value::from(Serde(names.map(|name| (name, evil)).into_iter().collect::<BTreeMap<_, _>>()))
+        };
         let written = Value::from(Serde(BTreeMap::from([("model", evil), ("system", evil)])));
         for (name, values) in [
             ("upload.html", context! { models => Value::from(Serde(&models)), selected => evil, notice => evil }),
@@ -253,6 +286,16 @@ mod tests {
                 "error.html",
                 context! { title => evil, message => evil, advice => evil, request_id => evil, status => 400 },
             ),
+            (
+                "login.html",
+                context! { next => evil, message => evil, request_id => evil, visitor => evil, csrf => evil },
+            ),
+            (
+                "history.html",
+                context! { records => vec![kept()], wish => kept(), unreachable => evil, next => evil, csrf => evil },
+            ),
+            ("record.html", context! { record => kept(), csrf => evil }),
+            ("delete.html", context! { record => kept(), csrf => evil }),
             ("docs.html", context! { title => evil, description => evil, operations => Vec::<String>::new() }),
             (
                 "chat.html",

@@ -1,6 +1,7 @@
 //! What the gateway is told: every key, with its default.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis::Size;
@@ -26,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// Connections of each thread to each server.
     pub(crate) connections_per_server: usize,
+    /// The file of API keys, which `outboard keys` writes. Empty: nobody is asked for one.
+    pub(crate) keys: PathBuf,
     /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
     pub(crate) auth: String,
     /// Peers whose `X-Real-IP` is believed: the nginx in front.
@@ -34,6 +37,8 @@ pub(crate) struct Settings {
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
+    /// What is kept of answers.
+    pub(crate) history: history::Settings,
     pub(crate) log: chassis::logs::Settings,
 }
 
@@ -80,6 +85,7 @@ impl Default for Settings {
             servers: vec!["127.0.0.1:9090".to_owned()],
             workers: 0,
             connections_per_server: 1,
+            keys: PathBuf::new(),
             auth: String::new(),
             trusted_proxies: vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)],
             drain: Duration::from_secs(150),
@@ -97,6 +103,7 @@ impl Default for Settings {
                 chat_first_token: Duration::from_secs(30),
                 chat_keep_alive: Duration::from_secs(10),
             },
+            history: history::Settings::default(),
             log: chassis::logs::Settings::default(),
         }
     }
@@ -104,7 +111,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Keys whose value outside the file is a list with commas.
-    pub(crate) const LISTS: [&str; 2] = ["servers", "trusted_proxies"];
+    pub(crate) const LISTS: [&str; 3] = ["servers", "trusted_proxies", "history.cassandra.nodes"];
 
     /// # Errors
     /// The first value out of its range, with key and range.
@@ -140,7 +147,24 @@ impl Settings {
         ] {
             settings::within_time(key, value, allowed)?;
         }
-        Ok(())
+        self.history.check()
+    }
+
+    /// # Errors
+    /// When others can reach a listener that asks nobody for a key, and nothing says that this is meant.
+    pub(crate) fn check_exposure(&self) -> Result<(), String> {
+        let admin = ("admin", self.admin);
+        if self.keys.as_os_str().is_empty() {
+            let checked = chassis::exposure::check(&self.auth, &[("listen", self.listen), admin]);
+            return checked.map_err(|error| format!("{error}; a file of `keys` lets in only those who have one"));
+        }
+        chassis::exposure::check(&self.auth, &[admin])
+    }
+
+    /// As they may be shown.
+    pub(crate) fn without_secrets(mut self) -> Self {
+        self.history = self.history.without_secrets();
+        self
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -181,6 +205,21 @@ mod tests {
             let error = settings.check().expect_err(says).to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn who_listens_to_others_needs_keys_or_a_word() {
+        let street = SocketAddr::from(([0, 0, 0, 0], 8000));
+        let mut settings = Settings { listen: street, ..Settings::default() };
+        let refused = settings.check_exposure().expect_err("anybody could call");
+        assert!(refused.contains("`listen` is 0.0.0.0:8000") && refused.contains("`keys`"), "{refused}");
+        settings.keys = PathBuf::from("keys.toml");
+        assert_eq!(settings.check_exposure(), Ok(()));
+        // Keys do not open the other listener.
+        settings.admin = street;
+        assert!(settings.check_exposure().expect_err("metrics for everyone").contains("`admin`"));
+        settings.auth = "open".to_owned();
+        assert_eq!(settings.check_exposure(), Ok(()));
     }
 
     #[test]

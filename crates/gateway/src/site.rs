@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use fault::Fault;
+use history::History;
 use tokio::sync::watch;
 
+use crate::access::keyring::Keyring;
 use crate::backend::Backend;
 use crate::metrics::GatewayMetrics;
 use crate::pages::Templates;
@@ -20,6 +22,10 @@ pub(crate) struct Process {
     pub(crate) draining: AtomicBool,
     /// The drain's time is nearly over: what still runs is told so now.
     pub(crate) ending: watch::Sender<bool>,
+    /// Who may ask; without it nobody is asked for a key.
+    pub(crate) keyring: Option<Arc<Keyring>>,
+    /// What was answered; without it nothing is kept.
+    pub(crate) history: Option<Arc<History>>,
     /// Bytes of bodies in memory.
     pub(crate) body_bytes: AtomicUsize,
     /// Requests without their answer.

@@ -173,7 +173,7 @@ impl Refused {
     }
 
     fn thrown(thrown: Thrown) -> Self {
-        let elsewhere = thrown.turned_away() || thrown.code == Some(FaultCode::OVERLOADED);
+        let elsewhere = thrown.not_here() || thrown.code == Some(FaultCode::OVERLOADED);
         Self { fault: thrown.into(), elsewhere }
     }
 }

@@ -14,6 +14,8 @@ const TEXT: usize = 1 << 10;
 const OTHERS: usize = 48;
 /// A longer name is none of ours; it stands in messages.
 const NAME: usize = 64;
+/// No more of a file's name is looked at.
+const FILE_NAME: usize = 4 << 10;
 
 pub(crate) struct Bounds {
     /// Bytes of one picture.
@@ -22,11 +24,14 @@ pub(crate) struct Bounds {
 }
 
 /// What was filled in. An empty field counts as none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Filled {
     pub(crate) images: Vec<Bytes>,
+    /// What each picture is called, as it was sent: a stranger's text.
+    pub(crate) names: Vec<String>,
     pub(crate) model: String,
     pub(crate) top_k: Option<String>,
+    pub(crate) keep: Option<String>,
 }
 
 /// What is wrong with a form; `E` says why it gets no more memory.
@@ -40,7 +45,7 @@ pub(crate) enum Wrong<E> {
     Denied(E),
 }
 
-/// Reads `image` files (also `images`, `file`), `model` and `top_k`. File names are not used for anything.
+/// Reads `image` files (also `images`, `file`), `model`, `top_k` and `keep`.
 pub(crate) async fn read<E>(
     mut form: Multipart,
     bounds: &Bounds,
@@ -58,6 +63,8 @@ pub(crate) async fn read<E>(
         let name = field.name().unwrap_or_default();
         let name = name[..name.floor_char_boundary(NAME)].to_owned();
         let is_file = matches!(name.as_str(), "image" | "images" | "images[]" | "file");
+        let called = field.content_disposition().and_then(|head| head.get_filename()).unwrap_or_default();
+        let called = called[called.ceil_char_boundary(called.len().saturating_sub(FILE_NAME))..].to_owned();
         let limit = if is_file { bounds.picture } else { TEXT };
         let mut content = BytesMut::new();
         while let Some(piece) = field.next().await {
@@ -77,23 +84,35 @@ pub(crate) async fn read<E>(
             }
         }
         if failed.is_none() {
-            failed = filled.put(&name, is_file, content, bounds).err();
+            failed = filled.put(&name, is_file.then_some(called), content, bounds).err();
         }
     }
     failed.map_or(Ok(filled), Err)
 }
 
 impl Filled {
-    fn put<E>(&mut self, name: &str, is_file: bool, content: BytesMut, bounds: &Bounds) -> Result<(), Wrong<E>> {
+    /// `called`: the name of a file.
+    fn put<E>(
+        &mut self,
+        name: &str,
+        called: Option<String>,
+        content: BytesMut,
+        bounds: &Bounds,
+    ) -> Result<(), Wrong<E>> {
+        let is_file = called.is_some();
         match name {
             _ if is_file && self.images.len() >= bounds.pictures => {
                 return Err(Wrong::TooManyPictures(bounds.pictures));
             }
             // A form that was sent without choosing a file has one empty part.
             _ if content.is_empty() => {}
-            _ if is_file => self.images.push(content.freeze()),
+            _ if is_file => {
+                self.images.push(content.freeze());
+                self.names.extend(called);
+            }
             "model" => self.model = text(name, &content)?,
             "top_k" => self.top_k = Some(text(name, &content)?),
+            "keep" => self.keep = Some(text(name, &content)?),
             // A field that is not known is harmless: pages may send more than programs.
             _ => {}
         }

@@ -27,7 +27,7 @@ impl Gateway {
     pub(crate) fn start_with(flags: &[&str], settings: &[&str]) -> Self {
         let mut command = Self::command();
         command.args(flags);
-        for setting in ["workers=2", "log.format=json"].iter().chain(settings) {
+        for setting in ["workers=2", "log.format=json", "history.store=none"].iter().chain(settings) {
             command.args(["--set", setting]);
         }
         let mut this = Self::spawn(command);

@@ -138,7 +138,7 @@ fn every_bad_request_is_told_what_is_wrong_with_it() {
             400,
             "invalid_input",
             "",
-            "`topk`, expected `model` or `top_k`",
+            "`topk`, expected one of `model`, `top_k`, `keep`",
         ),
         (at("GET", "/health/ready?scope=self&scope=self", &[], b""), 400, "invalid_input", "", "duplicate field"),
         (at("GET", "/health/ready?scope=%ff", &[], b""), 400, "invalid_input", "", "expected `self`"),
@@ -608,7 +608,9 @@ fn what_is_served_is_listed_and_described() {
     assert_eq!(models[0], (&"good".into(), &"classify".into(), &"ready".into()));
     assert_eq!(models[2], (&"warming".into(), &"classify".into(), &"warming".into()));
     assert_eq!(models[3], (&"numbers".into(), &"tensor".into(), &"ready".into()));
-    assert_eq!(get(&gateway.address, "/v1/models/good").json()["id"], "good");
+    let good = get(&gateway.address, "/v1/models/good").json();
+    assert_eq!((&good["id"], &good["created"]), (&"good".into(), &1_700_000_000.into()));
+    assert_eq!(list["data"][1]["created"], 0, "an older server does not tell");
     assert_eq!(get(&gateway.address, "/v1/models/nope").code(), "model_not_found");
     let api = get(&gateway.address, "/openapi.json").json();
     let docs = get(&gateway.address, "/docs");

@@ -5,6 +5,7 @@ mod client;
 mod embeddings;
 mod gateway;
 mod http;
+mod keys;
 mod nginx;
 mod openai;
 mod server;

@@ -77,6 +77,7 @@ impl idl::Inference for Behaviour {
             version: Some("1".to_owned()),
             task: Some(task),
             state: Some(state),
+            modified_s: (name == "good").then_some(1_700_000_000),
             description: Some(format!("What <{name}> knows & does")),
             ..ModelInfo::default()
         };
