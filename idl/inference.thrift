@@ -94,6 +94,8 @@ struct ModelInfo {
   17: optional i32 max_context,
   /** How many of its answers can be in work at the same time. */
   18: optional i32 slots,
+  /** When the version's graph was written to its folder, in seconds since 1970. */
+  19: optional i64 modified_s,
 }
 
 struct ModelsRequest {

@@ -1,7 +1,7 @@
 //! One served model.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fault::Fault;
 use model_store::{Activation, ModelFolder, Task};
@@ -151,6 +151,12 @@ impl Model {
     #[must_use]
     pub fn versions(&self) -> Vec<String> {
         self.folder.versions.iter().map(|version| version.number.to_string()).collect()
+    }
+
+    /// When the version that answers was written to its folder.
+    #[must_use]
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.folder.newest().modified
     }
 
     /// What it is for.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use units::ModelName;
@@ -19,9 +20,16 @@ pub struct Version {
     pub number: u64,
     /// `model.onnx`.
     pub model: PathBuf,
+    /// When that was written, as far as the file system tells.
+    pub modified: Option<SystemTime>,
 }
 
 impl Version {
+    fn new(number: u64, model: PathBuf) -> Self {
+        let modified = fs::metadata(&model).and_then(|data| data.modified()).ok();
+        Self { number, model, modified }
+    }
+
     /// The SHA-256 of the model file in hexadecimal. Reads all of it, so it is asked for and not known beforehand.
     ///
     /// # Errors
@@ -122,7 +130,7 @@ pub fn read(path: &Path) -> Result<Option<ModelFolder>, StoreError> {
     let export = path.join(hugging_face::MODEL);
     let is_export = versions.is_empty() && export.is_file() && path.join(hugging_face::CONFIG).is_file();
     if is_export {
-        versions.push(Version { number: 1, model: export });
+        versions.push(Version::new(1, export));
     }
     if versions.is_empty() {
         // A card without its model: one that is imported into another folder. Only a folder with settings and labels but
@@ -202,7 +210,7 @@ fn versions(path: &Path) -> Result<Vec<Version>, StoreError> {
         .filter_map(|folder| {
             let number = folder.file_name()?.to_str()?.parse().ok()?;
             let model = folder.join("model.onnx");
-            model.is_file().then_some(Version { number, model })
+            model.is_file().then(|| Version::new(number, model))
         })
         .collect();
     versions.sort_by_key(|version| version.number);
@@ -233,6 +241,7 @@ mod tests {
         let model = read(&root.path().join("m")).expect("reads").expect("is a model");
         assert_eq!(model.versions.iter().map(|v| v.number).collect::<Vec<_>>(), [1, 9, 10]);
         assert_eq!(model.newest().number, 10);
+        assert!(model.newest().modified.is_some_and(|at| at > SystemTime::UNIX_EPOCH));
     }
 
     #[test]

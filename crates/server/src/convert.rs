@@ -1,5 +1,7 @@
 //! The engine's and the runtime's types to and from those on the wire.
 
+use std::time::UNIX_EPOCH;
+
 use engine::{Classification, Model, State, Timing};
 use fault::Fault;
 use idl::health::ServingStatus;
@@ -155,6 +157,7 @@ pub(crate) fn model_info(model: &Model, with_labels: bool) -> ModelInfo {
         classes: what.classes.and_then(count),
         max_context: what.slots.and_then(|slots| count(slots.context)),
         slots: what.slots.and_then(|slots| count(slots.count)),
+        modified_s: model.modified().and_then(|at| i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()),
     }
 }
 

@@ -611,10 +611,12 @@ pub struct ModelInfo {
   pub max_context: Option<i32>,
   /// How many of its answers can be in work at the same time.
   pub slots: Option<i32>,
+  /// When the version's graph was written to its folder, in seconds since 1970.
+  pub modified_s: Option<i64>,
 }
 
 impl ModelInfo {
-  pub fn new<F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18>(name: F1, version: F2, task: F3, state: F4, reason: F5, inputs: F6, outputs: F7, labels: F8, versions: F9, device: F10, device_reason: F11, placement: F12, description: F13, licence: F14, max_rows: F15, classes: F16, max_context: F17, slots: F18) -> ModelInfo where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<Task>>, F4: Into<Option<ModelState>>, F5: Into<Option<String>>, F6: Into<Option<Vec<TensorSpec>>>, F7: Into<Option<Vec<TensorSpec>>>, F8: Into<Option<Vec<String>>>, F9: Into<Option<Vec<String>>>, F10: Into<Option<String>>, F11: Into<Option<String>>, F12: Into<Option<Vec<Placement>>>, F13: Into<Option<String>>, F14: Into<Option<String>>, F15: Into<Option<i32>>, F16: Into<Option<i32>>, F17: Into<Option<i32>>, F18: Into<Option<i32>> {
+  pub fn new<F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18, F19>(name: F1, version: F2, task: F3, state: F4, reason: F5, inputs: F6, outputs: F7, labels: F8, versions: F9, device: F10, device_reason: F11, placement: F12, description: F13, licence: F14, max_rows: F15, classes: F16, max_context: F17, slots: F18, modified_s: F19) -> ModelInfo where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<Task>>, F4: Into<Option<ModelState>>, F5: Into<Option<String>>, F6: Into<Option<Vec<TensorSpec>>>, F7: Into<Option<Vec<TensorSpec>>>, F8: Into<Option<Vec<String>>>, F9: Into<Option<Vec<String>>>, F10: Into<Option<String>>, F11: Into<Option<String>>, F12: Into<Option<Vec<Placement>>>, F13: Into<Option<String>>, F14: Into<Option<String>>, F15: Into<Option<i32>>, F16: Into<Option<i32>>, F17: Into<Option<i32>>, F18: Into<Option<i32>>, F19: Into<Option<i64>> {
     ModelInfo {
       name: name.into(),
       version: version.into(),
@@ -634,6 +636,7 @@ impl ModelInfo {
       classes: classes.into(),
       max_context: max_context.into(),
       slots: slots.into(),
+      modified_s: modified_s.into(),
     }
   }
 }
@@ -659,6 +662,7 @@ impl TSerializable for ModelInfo {
     let mut f_16: Option<i32> = None;
     let mut f_17: Option<i32> = None;
     let mut f_18: Option<i32> = None;
+    let mut f_19: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -768,6 +772,10 @@ impl TSerializable for ModelInfo {
           let val = i_prot.read_i32()?;
           f_18 = Some(val);
         },
+        19 => {
+          let val = i_prot.read_i64()?;
+          f_19 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -794,6 +802,7 @@ impl TSerializable for ModelInfo {
       classes: f_16,
       max_context: f_17,
       slots: f_18,
+      modified_s: f_19,
     };
     Ok(ret)
   }
@@ -908,6 +917,11 @@ impl TSerializable for ModelInfo {
     if let Some(fld_var) = self.slots {
       o_prot.write_field_begin(&::wire::field(TType::I32, 18))?;
       o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.modified_s {
+      o_prot.write_field_begin(&::wire::field(TType::I64, 19))?;
+      o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
