@@ -11,6 +11,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ const waitMs = int32(10_000)
 func connect(address string) (*chat.ChatClient, thrift.TTransport, error) {
 	config := &thrift.TConfiguration{
 		ConnectTimeout: 5 * time.Second,
-		// Longer than a call waits for something new.
+		// Longer than a call waits for something new. After a timeout here the connection must be closed.
 		SocketTimeout: 15 * time.Second,
 	}
 	transport := thrift.NewTFramedTransportConf(thrift.NewTSocketConf(address, config), config)
@@ -47,8 +48,10 @@ func stream(ctx context.Context, client *chat.ChatClient, model, question string
 	}
 	// Bound: when this program ends in whatever way, so does the answer.
 	timeout, bound, wait := int32(120_000), true, waitMs
+	// The id stands in the server's log; a service hands on the one that it was called with.
+	id, caller := "go-"+hex.EncodeToString(key[:8]), "docs"
 	started, err := client.Start(ctx, &chat.StartRequest{
-		Base:      &base.Base{TimeoutMs: &timeout},
+		Base:      &base.Base{RequestID: &id, Caller: &caller, TimeoutMs: &timeout},
 		StreamKey: key,
 		Chat: &chat.ChatRequest{
 			Model:    model,
@@ -67,7 +70,7 @@ func stream(ctx context.Context, client *chat.ChatClient, model, question string
 		for _, piece := range reply.Pieces {
 			next = piece.Number + 1
 			if piece.Error != nil {
-				return fmt.Errorf("%s: %s", piece.GetError(), piece.GetErrorMessage())
+				return &fault.Fault{Code: piece.GetError(), Message: piece.GetErrorMessage(), RequestID: &id}
 			}
 			show(piece)
 		}

@@ -9,6 +9,7 @@ The answer is printed as it comes. Ctrl-C ends it on the server, too: the stream
 
 import os
 import sys
+import uuid
 
 from outboard.base.ttypes import Base
 from outboard.chat import Chat
@@ -23,7 +24,7 @@ WAIT_MS = 10_000
 def connect(address):
     host, port = address.rsplit(":", 1)
     socket = TSocket.TSocket(host, int(port))
-    # Longer than a call waits for something new.
+    # Longer than a call waits for something new. After a timeout here the connection must be closed.
     socket.setTimeout(WAIT_MS + 5_000)
     transport = TTransport.TFramedTransport(socket)
     transport.open()
@@ -33,8 +34,10 @@ def connect(address):
 def stream(chat, model, question):
     """Yields the text of one answer as it comes."""
     request = ChatRequest(model=model, messages=[Message(role="user", content=question)])
+    # The id stands in the server's log; a service hands on the one that it was called with.
+    base = Base(request_id=f"python-{uuid.uuid4()}", caller="docs", timeout_ms=120_000)
     # bound: when this program ends in whatever way, so does the answer.
-    start = StartRequest(base=Base(timeout_ms=120_000), stream_key=os.urandom(16), chat=request, bound=True)
+    start = StartRequest(base=base, stream_key=os.urandom(16), chat=request, bound=True)
     stream_id = chat.start(start).stream_id
     next_piece = 0
     while True:
@@ -42,7 +45,7 @@ def stream(chat, model, question):
         for piece in reply.pieces:
             next_piece = piece.number + 1
             if piece.error is not None:
-                raise Fault(code=piece.error, message=piece.error_message)
+                raise Fault(code=piece.error, message=piece.error_message, request_id=base.request_id)
             yield piece.text
             if piece.usage is not None:
                 finish = FinishReason._VALUES_TO_NAMES.get(piece.finish, piece.finish)

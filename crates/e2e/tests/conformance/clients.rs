@@ -1,7 +1,7 @@
 //! How each language's client is started.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use e2e::{repository, wait_until};
@@ -40,6 +40,40 @@ fn command(client: &str) -> Command {
         }
         other => panic!("cases.json names a client {other} that is not known here"),
     }
+}
+
+/// Clients with an example in `docs/clients`.
+pub(crate) const EXAMPLES: [&str; 5] = ["python-thrift", "go", "java", "node", "cpp"];
+
+/// Runs the example for a client: how it ended, what it said, what it told besides.
+pub(crate) fn example(client: &str, server: &str, model: &str) -> (ExitStatus, String, String) {
+    let (built, sources) = (built(), repository().join("docs/clients"));
+    let mut command = match client {
+        "go" | "cpp" => Command::new(built.join("examples").join(client).join("chat")),
+        "java" => {
+            let (examples, java) = (built.join("examples/java"), built.join("java"));
+            let path =
+                format!("{}:{}:{}/*", examples.display(), java.join("classes").display(), java.join("lib").display());
+            let mut command = Command::new("java");
+            command.args(["-cp", &path, "Chat"]);
+            command
+        }
+        "node" => {
+            let mut command = Command::new("node");
+            command.arg(sources.join("chat.js")).env("GENERATED", built.join("gen-nodejs"));
+            command
+        }
+        _ => {
+            let mut command = Command::new(repository().join(".venv/bin/python"));
+            command.arg(sources.join("chat.py")).env("PYTHONPATH", built.join("gen-py"));
+            command.env("PYTHONIOENCODING", "utf-8");
+            command
+        }
+    };
+    let output = command.args([server, model, "Hello"]).output();
+    let output = output.unwrap_or_else(|error| panic!("the example for {client} does not start: {error}"));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status, text(output.stdout), text(output.stderr))
 }
 
 /// What the client saw, a line for each case.
