@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use units::Deadline;
 
 use crate::turns::Turns;
-use vision::{Header, Limits, Recipe, Scratch, Wanted};
+use vision::{Header, ImageError, Limits, Recipe, Scratch, Wanted};
 
 /// Decoding less than this takes some tens of microseconds, about what two thread switches do.
 const INLINE_BYTES: usize = 8 << 10;
@@ -170,9 +170,13 @@ fn decode(
     range: Range<usize>,
 ) -> Result<Decoded, Fault> {
     let Prepared { picture, header, wanted } = picture;
-    let pixels = vision::decode(picture, header, wanted, recipe.background())?;
-    SCRATCH.with_borrow_mut(|scratch| recipe.write_row(&pixels, scratch, &mut data[range]))?;
-    let preview = (preview_px > 0).then(|| vision::preview(&pixels, preview_px)).transpose()?;
+    let preview = SCRATCH.with_borrow_mut(|scratch| {
+        let pixels = vision::decode_with(scratch, picture, header, wanted, recipe.background())?;
+        recipe.write_row(&pixels, scratch, &mut data[range])?;
+        let preview = (preview_px > 0).then(|| vision::preview(&pixels, preview_px)).transpose()?;
+        scratch.keep(pixels);
+        Ok::<_, ImageError>(preview)
+    })?;
     Ok(Decoded { data, preview: preview.map(Bytes::from) })
 }
 

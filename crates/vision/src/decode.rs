@@ -9,6 +9,7 @@ use crate::error::ImageError;
 use crate::header::{Coding, Format, Header, Wanted, jpeg_profile, tiff_profile, webp_chunk};
 use crate::picture::{Channels, Picture};
 use crate::profile::{self, Conversion};
+use crate::row::Scratch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What the samples of a decoded pixel mean, 8 bits each.
@@ -39,17 +40,36 @@ struct Raw {
 /// [`ImageError::Unsupported`] for codings that only show while decoding; [`ImageError::TooLarge`] when a decoder needs
 /// more memory than the header explains.
 pub fn decode(encoded: &[u8], header: &Header, wanted: &Wanted, background: [u8; 3]) -> Result<Picture, ImageError> {
+    decode_with(&mut Scratch::new(), encoded, header, wanted, background)
+}
+
+/// As [`decode`], where possible into the memory of a picture that the scratch [keeps](Scratch::keep).
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_with(
+    scratch: &mut Scratch,
+    encoded: &[u8],
+    header: &Header,
+    wanted: &Wanted,
+    background: [u8; 3],
+) -> Result<Picture, ImageError> {
     let format = header.format;
     // The decoders are fuzzed by their authors and by the tests here; a panic that is left must cost this picture only.
-    catch_unwind(AssertUnwindSafe(|| decode_inside(encoded, header, wanted, background)))
+    catch_unwind(AssertUnwindSafe(|| decode_inside(scratch, encoded, header, wanted, background)))
         .unwrap_or_else(|_| Err(ImageError::corrupt(format, "its decoder gave up")))
 }
 
-fn decode_inside(encoded: &[u8], header: &Header, wanted: &Wanted, background: [u8; 3]) -> Result<Picture, ImageError> {
+fn decode_inside(
+    scratch: &mut Scratch,
+    encoded: &[u8],
+    header: &Header,
+    wanted: &Wanted,
+    background: [u8; 3],
+) -> Result<Picture, ImageError> {
     let raw = match header.coding {
         Coding::Jpeg(jpeg) => {
             let conversion = conversion_of(header, || jpeg_profile(encoded));
-            jpeg::decode(encoded, header, jpeg, *wanted, conversion)?
+            jpeg::decode(scratch.take_decoded(), encoded, header, jpeg, *wanted, conversion)?
         }
         Coding::Png { .. } => png::decode(encoded, header)?,
         Coding::Ico { offset, png: true } => png::decode(encoded.get(offset..).unwrap_or_default(), header)?,

@@ -281,6 +281,15 @@ impl Header {
             .find(|scale| scale.edge(self.width) >= wanted.min_width && scale.edge(self.height) >= wanted.min_height)
             .unwrap_or(DctScale::FULL)
     }
+
+    /// Whether colours that are stored at half the size may be repeated instead of interpolated, which costs a tenth of the
+    /// decoding: where the picture then shrinks to four sevenths or less, the filter that shrinks it blurs them more than that.
+    /// Pixels of a row move by 0.05 to 0.3 levels in the mean, and where strong colours meet by up to 12.
+    pub(crate) fn jpeg_colours_may_be_coarse(&self, wanted: Wanted) -> bool {
+        // What is wanted is twice what the picture will be resized to.
+        let shrinks = |edge: u32, wanted: u32| u64::from(edge) * 8 >= u64::from(wanted) * 7;
+        shrinks(self.width, wanted.min_width) && shrinks(self.height, wanted.min_height)
+    }
 }
 
 /// Decoding at 1/1, 1/2, 1/4 or 1/8 of the size.

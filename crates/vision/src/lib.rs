@@ -35,7 +35,7 @@ mod row;
 mod signature;
 mod subject;
 
-pub use decode::decode;
+pub use decode::{decode, decode_with};
 pub use encode::{encode_jpeg, encode_png, preview, preview_encoded};
 pub use error::{Excess, ImageError};
 pub use header::{Format, Header, Limits, Wanted, inspect};

@@ -17,6 +17,7 @@ pub struct Scratch {
     reduced: Vec<u8>,
     resized: Vec<u8>,
     framed: Vec<u8>,
+    decoded: Vec<u8>,
 }
 
 /// Buffers above this are given back after a picture, so that one giant does not stay for the life of the thread.
@@ -27,6 +28,18 @@ impl Scratch {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes the pixels of a picture that is not needed any more, for the next one to be decoded into.
+    pub fn keep(&mut self, picture: Picture) {
+        if picture.pixels.capacity() <= KEPT_BYTES {
+            self.decoded = picture.pixels;
+        }
+    }
+
+    /// Memory for pixels, whatever they are.
+    pub(crate) fn take_decoded(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.decoded)
     }
 
     fn give_back_giants(&mut self) {
@@ -138,7 +151,7 @@ impl Recipe {
             return Err(ImageError::WrongRow { expected: self.row_elements(), actual: row.len() });
         }
         let table = self.table();
-        let Scratch { resizer, gray, reduced, resized, framed } = scratch;
+        let Scratch { resizer, gray, reduced, resized, framed, .. } = scratch;
         let source = if table.color == ColorOrder::Gray && picture.channels == Channels::Rgb {
             gray.clear();
             gray.extend(picture.pixels.as_chunks::<3>().0.iter().map(|&rgb| luma(rgb)));

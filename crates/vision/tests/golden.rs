@@ -70,3 +70,43 @@ fn rows_of_scaled_down_pictures_stay_near() {
         assert!(mean <= 2.0, "{}: most {most}, mean {mean}", golden.golden);
     }
 }
+
+/// A photograph too small to be decoded at 1/2, whose colours are repeated instead of interpolated: rows hardly change.
+#[test]
+fn rows_of_photographs_with_coarse_colours_are_those_of_smooth_ones() {
+    for (photo, edge) in [("cat", 160), ("coffee", 224), ("coffee", 160)] {
+        let recipe: Recipe =
+            toml::from_str(&format!("scale = 1.0\nwidth = {edge}\nheight = {edge}")).expect("a recipe");
+        let encoded = bytes(&format!("photos/{photo}.jpg"));
+        let row = |wanted: fn(&Recipe, &vision::Header) -> Wanted| {
+            let picture = decode(&encoded, |header| wanted(&recipe, header), [0; 3]);
+            let mut row = vec![f32::NAN; recipe.row_elements()];
+            recipe.write_row(&picture, &mut Scratch::new(), &mut row).expect("a row");
+            ((picture.width, picture.height), row)
+        };
+        let ((size, coarse), (whole, smooth)) = (row(Recipe::wanted), row(|_, _| Wanted::EVERYTHING));
+        assert_eq!(size, whole, "{photo} to {edge} is not scaled down while decoding");
+        let differences = || coarse.iter().zip(&smooth).map(|(coarse, smooth)| (coarse - smooth).abs());
+        let (most, mean) = (differences().fold(0.0, f32::max), differences().sum::<f32>() / smooth.len() as f32);
+        println!("{photo} to {edge}: most {most:5.2} mean {mean:6.3}");
+        assert!(mean > 0.0, "{photo} to {edge}: the colours were interpolated");
+        assert!(most <= 16.0 && mean <= 0.5, "{photo} to {edge}: most {most}, mean {mean}");
+    }
+}
+
+#[test]
+fn what_an_earlier_picture_left_in_memory_is_not_seen() {
+    let encoded = bytes("photos/coffee.jpg");
+    let header = vision::inspect(&encoded, &Limits::default()).expect("a header");
+    let fresh = decode(&encoded, |_| Wanted::EVERYTHING, [0; 3]);
+    let mut scratch = Scratch::new();
+    for (width, height) in [(900, 700), (600, 400), (8, 8)] {
+        let pixels = vec![77; width * height * 3];
+        let place = pixels.as_ptr();
+        let earlier = Picture::new(width as u32, height as u32, vision::Channels::Rgb, pixels).expect("a picture");
+        scratch.keep(earlier);
+        let again = vision::decode_with(&mut scratch, &encoded, &header, &Wanted::EVERYTHING, [0; 3]).expect("decodes");
+        assert!(again == fresh, "after {width}x{height} px");
+        assert_eq!(again.pixels.as_ptr() == place, width >= 600, "after {width}x{height} px: the memory is used again");
+    }
+}

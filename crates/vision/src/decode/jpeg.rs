@@ -17,7 +17,9 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor>> = const { RefCell::new(None) };
 }
 
+/// Decodes into the memory of `pixels`, whatever they are, if it is enough.
 pub(super) fn decode(
+    pixels: Vec<u8>,
     encoded: &[u8],
     header: &Header,
     jpeg: JpegHeader,
@@ -29,7 +31,7 @@ pub(super) fn decode(
             Some(decompressor) => decompressor,
             None => slot.insert(Decompressor::new().map_err(|error| judged(&error))?),
         };
-        let raw = decode_with(decompressor, encoded, header, jpeg, wanted, conversion);
+        let raw = decode_with(decompressor, pixels, encoded, header, jpeg, wanted, conversion);
         if raw.is_err() {
             *slot = None;
         }
@@ -39,6 +41,7 @@ pub(super) fn decode(
 
 fn decode_with(
     decompressor: &mut Decompressor,
+    mut pixels: Vec<u8>,
     encoded: &[u8],
     header: &Header,
     jpeg: JpegHeader,
@@ -55,6 +58,7 @@ fn decode_with(
     let scale = header.jpeg_scale(wanted);
     decompressor.set_scaling_factor(ScalingFactor::new(1, scale.0 as usize)).map_err(|error| judged(&error))?;
     decompressor.set_scan_limit(MAX_SCANS).map_err(|error| judged(&error))?;
+    decompressor.set_fast_upsample(header.jpeg_colours_may_be_coarse(wanted)).map_err(|error| judged(&error))?;
 
     let format = if jpeg.is_ink() {
         PixelFormat::CMYK
@@ -66,7 +70,12 @@ fn decode_with(
     let (stored_width, stored_height) = header.stored();
     let (width, height) = (scale.edge(stored_width), scale.edge(stored_height));
     let pitch = width as usize * format.size();
-    let mut pixels = vec![0; pitch * height as usize];
+    let bytes = pitch * height as usize;
+    if pixels.capacity() < bytes {
+        drop(pixels);
+        pixels = vec![0; bytes];
+    }
+    pixels.resize(bytes, 0);
     let image = Image { pixels: pixels.as_mut_slice(), width: width as usize, pitch, height: height as usize, format };
     match decompressor.decompress(encoded, image) {
         Ok(()) => {}

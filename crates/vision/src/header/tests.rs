@@ -44,6 +44,17 @@ fn cost_falls_with_dct_scaling_but_never_below_what_is_wanted() {
 }
 
 #[test]
+fn colours_are_interpolated_unless_the_picture_shrinks_to_four_sevenths() {
+    let header = inspect(&jpeg(0xc0, 8, 3), &limits()).expect("header");
+    let coarse =
+        |width, height| header.jpeg_colours_may_be_coarse(Wanted { min_width: width, min_height: height, gray: false });
+    // Twice what a picture of 96x64 px is resized to.
+    assert!(coarse(109, 73));
+    assert!(!coarse(110, 73) && !coarse(109, 74));
+    assert!(!header.jpeg_colours_may_be_coarse(Wanted::EVERYTHING));
+}
+
+#[test]
 fn limits_are_inclusive() {
     let bytes = jpeg(0xc0, 8, 3);
     let exact = Limits { bytes: bytes.len() as u64, pixels: 96 * 64, edge: 96 };
