@@ -2,7 +2,8 @@
 //!
 //! Promises: from [`DrainHandle::start`] on new calls are refused, on old connections and on new ones, which are still
 //! accepted so that everybody can ask how the server is; calls in flight finish and their answers are delivered. Work that
-//! is more than one call holds the end back as well ([`Drain::hold`]), and its calls are let in ([`crate::Service::continues`]).
+//! is more than one call holds the end back as well ([`Drain::hold`]), and its calls are let in ([`crate::Service::continues`]);
+//! a call that was in flight at the start may still begin such work.
 //! When none of them is left, or the limit has passed and the rest was cut, nobody is accepted any more, what is still
 //! connected is closed, and [`DrainHandle::drained`] resolves. What came after the start never prolongs it.
 
@@ -60,6 +61,10 @@ impl Drain {
     pub(crate) async fn let_go(&self) {
         self.work.close();
         self.work.wait().await;
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        !self.work.is_empty()
     }
 
     pub(crate) fn is_started(&self) -> bool {

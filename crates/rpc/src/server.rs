@@ -119,10 +119,16 @@ impl<S> Shared<S> {
     async fn drained_in_time(&self) -> bool {
         self.drain.started().await;
         let done = async {
-            // Before the connections: the last call of such work ends on one.
-            self.drain.let_go().await;
-            self.busy.close();
-            self.busy.wait().await;
+            loop {
+                // Before the connections: the last call of such work ends on one.
+                self.drain.let_go().await;
+                self.busy.close();
+                self.busy.wait().await;
+                // The last calls in flight may have begun such work.
+                if !self.drain.is_held() {
+                    break;
+                }
+            }
         };
         tokio::time::timeout(self.drain.limit(), done).await.is_ok()
     }

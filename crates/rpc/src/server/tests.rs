@@ -109,6 +109,36 @@ async fn work_that_goes_on_between_calls_holds_a_drain_back_and_its_calls_are_le
     task.await.expect("the server ends");
 }
 
+/// Nothing was held when the drain began, and what a call in flight held then was cut with that call's end.
+#[tokio::test]
+async fn work_that_a_call_in_flight_begins_in_a_drain_holds_it_back_as_well() {
+    let notes = Arc::new(Notes::default());
+    let (handle, drain) = Drain::new(Drain::LIMIT);
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let server = Server::bind(address, ServerLimits::default()).await.expect("a free port");
+    let address = server.local_addr().expect("it is bound");
+    let task = tokio::spawn(server.serve(Arc::clone(&notes), drain.clone()));
+    let (mut raw, mut other) = (Raw::connect(address).await, Raw::connect(address).await);
+    raw.call("hold", 1, "x").await;
+    notes.until(|happened| happened.started == 1).await;
+    handle.start();
+    // Once it is answered the drain has seen that nothing was held.
+    other.call("echo", 1, "y").await;
+    assert_eq!(other.exception().await, (1, "draining".to_owned()));
+    let work = drain.hold();
+    notes.open("x");
+    assert_eq!(raw.reply().await, (1, "x".to_owned()));
+    for seqid in 2..=50 {
+        raw.call("more", seqid, "x").await;
+        assert_eq!(raw.reply().await, (seqid, "x".to_owned()));
+    }
+    drop(work);
+    assert_eq!(raw.frame().await, None);
+    drop((raw, other));
+    handle.drained().await;
+    task.await.expect("the server ends");
+}
+
 #[tokio::test]
 async fn a_drain_over_its_limit_cuts_what_still_runs() {
     let notes = Arc::new(Notes::default());
