@@ -116,6 +116,27 @@ impl Http {
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.try_post(path, headers, body).unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
+
+    /// PUT with a body of JSON.
+    ///
+    /// # Panics
+    /// When no answer comes.
+    #[must_use]
+    pub fn put_json(&self, path: &str, body: &Value) -> Answer {
+        let request = self.agent.put(format!("{}{path}", self.base)).header("content-type", "application/json");
+        let sent = request.send(body.to_string().as_bytes()).and_then(answer);
+        sent.unwrap_or_else(|error| panic!("PUT {path}: {error}"))
+    }
+
+    /// DELETE.
+    ///
+    /// # Panics
+    /// When no answer comes.
+    #[must_use]
+    pub fn delete(&self, path: &str) -> Answer {
+        let sent = self.agent.delete(format!("{}{path}", self.base)).call().and_then(answer);
+        sent.unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
+    }
 }
 
 fn answer(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {

@@ -152,11 +152,18 @@ impl Stand {
             .args(["--listen", &format!("127.0.0.1:{}", self.ports[2])])
             .args(["--admin", &format!("127.0.0.1:{}", self.ports[3])])
             .args(["--servers", &self.thrift()])
+            .args(["--set", &format!("history.folder={}", self.folder.path().join("history").display())])
             .current_dir(repository());
         for setting in &self.parts.gateway {
             command.args(["--set", setting]);
         }
         self.gateway = Some(Program::start("gateway", command, self.folder.path()));
+    }
+
+    /// Starts the gateway anew with these settings instead.
+    pub fn launch_gateway_with(&mut self, settings: &[String]) {
+        self.parts.gateway = settings.to_vec();
+        self.launch_gateway();
     }
 
     /// Starts nginx (again).

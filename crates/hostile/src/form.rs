@@ -16,7 +16,7 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::stream;
 
-use self::fields::{Bounds, Wrong};
+use self::fields::{Bounds, Filled, Wrong};
 use crate::choice;
 
 const BOUNDS: Bounds = Bounds { picture: 512, pictures: 4 };
@@ -30,7 +30,7 @@ pub(crate) fn multipart(bytes: &[u8]) {
 }
 
 /// Names of what was read, or of what is wrong.
-fn read(body: &[u8], piece: usize) -> Result<(Vec<Bytes>, String, Option<String>), &'static str> {
+fn read(body: &[u8], piece: usize) -> Result<Filled, &'static str> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=X"));
     let pieces: Vec<_> = body.chunks(piece).map(|part| Ok::<_, PayloadError>(Bytes::copy_from_slice(part))).collect();
@@ -60,13 +60,14 @@ fn read(body: &[u8], piece: usize) -> Result<(Vec<Bytes>, String, Option<String>
             "too many pictures"
         }
         Wrong::NotUtf8(field) => {
-            assert!(matches!(field.as_str(), "model" | "top_k"));
+            assert!(matches!(field.as_str(), "model" | "top_k" | "keep"));
             "not utf-8"
         }
         Wrong::Denied(never) => match never {},
     })?;
     assert!(filled.images.len() <= BOUNDS.pictures && filled.images.iter().all(|image| image.len() <= BOUNDS.picture));
-    Ok((filled.images, filled.model, filled.top_k))
+    assert!(filled.names.len() == filled.images.len() && filled.names.iter().all(|name| name.len() <= 4_096));
+    Ok(filled)
 }
 
 #[derive(Default)]
