@@ -11,6 +11,7 @@ mod answers;
 mod ask;
 mod load;
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use generate::{Generator, Owner, Refusal, Request, Sampling, Template, Vocabular
 use model_store::Task;
 use runtime::Chosen;
 use tokio::sync::mpsc::unbounded_channel;
-use units::ModelName;
+use units::{Deadline, ModelName};
 
 pub use answers::{Answers, Finish, Said, Token};
 pub use ask::{Ask, Input, MOST_ANSWERS, Wishes};
@@ -87,32 +88,52 @@ impl Speaker {
         Fault::internal(format!("the thread that generates for model `{model}` has ended"))
     }
 
+    /// Refuses at once what cannot fit the context, however it is written: templates render, and tokenizers take, as long as a
+    /// text is long.
+    fn check_size(&self, input: &Input) -> Result<(), Fault> {
+        let context = self.slots.context;
+        match input {
+            Input::Prompt(prompt) => self.check_bytes(prompt.len(), input),
+            Input::Messages(messages) if messages.len() > context => {
+                let count = messages.len();
+                let message = format!("there are {count} messages, a context of {context} tokens holds fewer");
+                Err(Fault::too_large(message).with_param(input.param()))
+            }
+            Input::Messages(messages) => {
+                let bytes = |it: &Message| it.role.len() + it.content.len() + it.name.as_ref().map_or(0, String::len);
+                self.check_bytes(messages.iter().map(bytes).sum(), input)
+            }
+        }
+    }
+
+    fn check_bytes(&self, bytes: usize, input: &Input) -> Result<(), Fault> {
+        let context = self.slots.context;
+        let most = context.saturating_mul(self.longest);
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!("the prompt has {bytes} bytes, {context} tokens of context hold at most {most}");
+        Err(Fault::too_large(message).with_param(input.param()))
+    }
+
     /// The tokens of what was asked. Takes as long as the text is long.
     fn read(&self, input: &Input) -> Result<Vec<u32>, Fault> {
         let (text, is_prompt) = match (input, &self.template) {
-            (Input::Prompt(prompt), _) => (prompt.clone(), true),
+            (Input::Prompt(prompt), _) => (Cow::Borrowed(prompt.as_str()), true),
             (Input::Messages(messages), Some(template)) => {
                 let refused = |reason| {
                     Fault::invalid_input(format!("the chat template refuses the messages: {reason}"))
                         .with_param("messages")
                 };
-                (template.render(messages).map_err(refused)?, false)
+                (Cow::Owned(template.render(messages).map_err(refused)?), false)
             }
             (Input::Messages(_), None) => {
                 let message = "the model has no chat template, it takes a prompt and no messages";
                 return Err(Fault::invalid_input(message).with_param("messages"));
             }
         };
-        // Making tokens of megabytes takes seconds, only to find that they are too many.
-        let most = self.slots.context.saturating_mul(self.longest);
-        if text.len() > most {
-            return Err(Fault::too_large(format!(
-                "the prompt has {} bytes, {} tokens of context hold at most {most}",
-                text.len(),
-                self.slots.context
-            ))
-            .with_param(input.param()));
-        }
+        // With what the template has added.
+        self.check_bytes(text.len(), input)?;
         self.vocabulary.encode(&text, is_prompt).map_err(|reason| {
             Fault::invalid_input(format!("the prompt cannot be made tokens of: {reason}")).with_param(input.param())
         })
@@ -120,16 +141,17 @@ impl Speaker {
 
     fn refusal(&self, refusal: Refusal, model: &ModelName, input: &'static str) -> Fault {
         match refusal {
+            // The prompt alone fits: it is the asked length of the answer that does not.
             Refusal::TooLong { .. } => {
-                let fault = Fault::too_large(format!("{refusal} of model `{model}`"));
-                fault.with_param(input)
+                Fault::too_large(format!("{refusal} of model `{model}`")).with_param("max_tokens")
             }
-            Refusal::Full { .. } | Refusal::Share { .. } => {
+            Refusal::Full { .. } | Refusal::Share { .. } | Refusal::Compiler(_) => {
                 Fault::overloaded(format!("model `{model}`: {refusal}")).with_retry_after(TRY_AGAIN)
             }
             Refusal::TooMany { .. } => Fault::invalid_input(format!("{refusal} by model `{model}`")).with_param("n"),
             Refusal::Empty(_) => Fault::invalid_input(refusal.to_string()).with_param(input),
             Refusal::Format(_) => Fault::invalid_input(refusal.to_string()).with_param("format"),
+            Refusal::Late => Fault::deadline_exceeded(refusal.to_string()),
             Refusal::Ended => self.ended(model),
         }
     }
@@ -150,15 +172,16 @@ impl Model {
         if call.deadline.is_over(Instant::now()) {
             return Err(overdue());
         }
+        speaker.check_size(&ask.input)?;
         let turn = speaker.tokenizing.take(call.deadline).await.ok_or_else(overdue)?;
         let (begun, name) = (Instant::now(), self.name().clone());
         let worker = Arc::clone(speaker);
-        let work = tokio::task::spawn_blocking(move || submit(&worker, ask, plan, &name, turn));
+        let work = tokio::task::spawn_blocking(move || submit(&worker, ask, plan, &name, turn, call.deadline));
         let submitted = work.await.map_err(|_| Fault::internal("making tokens of the prompt panicked"))?;
-        let submitted = submitted.inspect_err(|fault| {
-            if fault.kind == fault::Kind::Overloaded {
-                self.observer().event(Event::Full);
-            }
+        let submitted = submitted.inspect_err(|fault| match fault.kind {
+            fault::Kind::Overloaded => self.observer().event(Event::Full),
+            fault::Kind::DeadlineExceeded => self.observer().event(Event::Expired),
+            _ => {}
         })?;
         self.observer().phase(Phase::Tokenize, begun.elapsed());
         let first = call.received + self.settings().first_token;
@@ -184,7 +207,14 @@ pub(crate) struct Submitted {
     logprobs: bool,
 }
 
-fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName, turn: Turn) -> Result<Submitted, Fault> {
+fn submit(
+    speaker: &Speaker,
+    ask: Ask,
+    plan: ask::Plan,
+    model: &ModelName,
+    turn: Turn,
+    deadline: Deadline,
+) -> Result<Submitted, Fault> {
     let prompt = speaker.read(&ask.input)?;
     // What comes now may wait for a schema to be compiled; those that want plain text are not to wait for that.
     drop(turn);
@@ -195,6 +225,8 @@ fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName, turn:
         );
         return Err(Fault::too_large(message).with_param(input));
     }
+    let refused = |refusal| speaker.refusal(refusal, model, input);
+    speaker.generator.prepare(&ask.format, deadline.instant()).map_err(refused)?;
     let request = Request {
         prompt,
         max_tokens: plan.max_tokens.unwrap_or(context - prompt_tokens),
@@ -214,9 +246,6 @@ fn submit(speaker: &Speaker, ask: Ask, plan: ask::Plan, model: &ModelName, turn:
         (request, sink)
     };
     let wanted = (0..plan.answers).map(one).collect();
-    let tickets = speaker
-        .generator
-        .submit_all(request.owner, wanted)
-        .map_err(|refusal| speaker.refusal(refusal, model, input))?;
+    let tickets = speaker.generator.submit_all(request.owner, wanted).map_err(refused)?;
     Ok(Submitted { tickets, events, prompt_tokens, stops: request.stops, logprobs: request.logprobs.is_some() })
 }

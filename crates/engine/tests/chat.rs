@@ -121,8 +121,16 @@ async fn limits_are_told_with_their_numbers() {
     let fault = refused(prompt(&"x".repeat(1 << 20), 1)).await;
     assert_eq!(fault.kind, Kind::TooLarge);
     assert!(fault.message.contains("1048576 bytes"), "{fault}");
+    // Neither is rendered: the template would work on them for seconds.
+    let said = |content: &str| Message { role: "user".to_owned(), content: content.to_owned(), name: None };
+    let talk = |messages| Ask { input: Input::Messages(messages), ..prompt("", 1) };
+    for (messages, says) in [(vec![said("x"); 257], "257 messages"), (vec![said(&"x".repeat(1 << 20))], "bytes")] {
+        let fault = refused(talk(messages)).await;
+        assert_eq!((fault.kind, fault.param.as_deref()), (Kind::TooLarge, Some("messages")), "{fault}");
+        assert!(fault.message.contains(says) && fault.message.contains("256"), "{fault}");
+    }
     let fault = refused(prompt("Once", 256)).await;
-    assert_eq!(fault.kind, Kind::TooLarge);
+    assert_eq!((fault.kind, fault.param.as_deref()), (Kind::TooLarge, Some("max_tokens")), "{fault}");
     assert!(fault.message.contains("256 of answer"), "{fault}");
     let fault = refused(Ask { sampling: Wishes { top_p: Some(2.0), ..Wishes::default() }, ..prompt("Once", 1) }).await;
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("top_p")), "{fault}");
@@ -215,18 +223,17 @@ async fn a_deadline_ends_all_answers() {
 #[tokio::test]
 async fn a_first_token_that_does_not_come_ends_the_answer() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    chat_model(&folder.path().join("m"), "tiny-llama", SMALL);
+    chat_model(&folder.path().join("m"), "tiny-llama", &SMALL.replace("waiting = 1\n", "waiting = 64\n"));
     let house = House::in_folder(folder, |settings| settings.first_token = std::time::Duration::ZERO);
     let model = house.ready("m").await;
+    // Both slots are taken, and for so long that no token of what comes after them can be there when it is asked for.
+    let others = Ask { answers: 16, ..prompt("Once", 250) };
+    let busy = [model.chat(others.clone(), patient()).await, model.chat(others, patient()).await];
     let mut answers = model.chat(prompt("Once", 250), patient()).await.expect("it is taken");
-    let fault = match answers.next().await {
-        Err(fault) => fault,
-        // It was there already, and what is there counts.
-        Ok(Some(Said::Piece { .. })) => return,
-        Ok(other) => panic!("{other:?}"),
-    };
+    let fault = answers.next().await.expect_err("nothing has come");
     assert_eq!(fault.kind, Kind::DeadlineExceeded);
     assert!(fault.message.contains("no token had come"), "{fault}");
+    busy.into_iter().for_each(|busy| drop(busy.expect("it is taken")));
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@
 //! Leaves to `llguidance`: what of JSON Schema there is, and the masks. A keyword that it does not keep is refused by name.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
@@ -35,7 +35,7 @@ pub enum Format {
 /// Longest schema. What OpenAI's service takes is of the same size.
 pub const SCHEMA_BYTES: usize = 128 * 1024;
 
-/// A grammar that compiles at all does so in a fraction of this; it bounds how long a caller waits behind others.
+/// A grammar that compiles at all does so in a fraction of this; a caller waits behind others as long at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Schemas that may wait for the compiler.
@@ -56,22 +56,36 @@ const REASON_CHARS: usize = 300;
 
 type Reply = SyncSender<Result<Grammar, String>>;
 
+/// A grammar that somebody waits for.
+struct Asked {
+    format: Format,
+    reply: Reply,
+    /// When nobody waits any more.
+    until: Instant,
+    /// When its turn came.
+    begun: Arc<OnceLock<Instant>>,
+}
+
 /// Compiles grammars for the tokens of one model, and keeps those that were asked for last.
 #[derive(Clone)]
 pub(crate) struct Grammars {
-    asked: SyncSender<(Format, Reply)>,
+    asked: SyncSender<Asked>,
     kept: Arc<Mutex<VecDeque<(Format, Grammar)>>>,
 }
 
 impl Grammars {
     /// Starts the thread, which ends with the last handle.
     pub(crate) fn start(tokens: &Tokens) -> std::io::Result<Self> {
-        let (asked, asks) = sync_channel::<(Format, Reply)>(WAITING);
+        let (asked, asks) = sync_channel::<Asked>(WAITING);
         let tokens = tokens.clone();
         let run = move || {
             // What masks are made with is made when the first is wanted: many servers never do.
             let mut compiler = None;
-            for (format, reply) in asks {
+            for Asked { format, reply, until, begun } in asks {
+                if until <= Instant::now() {
+                    continue;
+                }
+                begun.get_or_init(Instant::now);
                 let compiler = compiler.get_or_insert_with(|| compiler_for(&tokens));
                 let compiled = compiler.as_ref().map_err(Clone::clone).and_then(|it| compile(it, &format));
                 // Nobody waits any more: it took too long.
@@ -82,8 +96,8 @@ impl Grammars {
         Ok(Self { asked, kept: Arc::default() })
     }
 
-    /// The grammar of a format; none for text. Waits for the compiler.
-    pub(crate) fn of(&self, format: &Format) -> Result<Option<Grammar>, Refusal> {
+    /// The grammar of a format; none for text. Waits for the compiler, no longer than `until`.
+    pub(crate) fn of(&self, format: &Format, until: Option<Instant>) -> Result<Option<Grammar>, Refusal> {
         if *format == Format::Text {
             return Ok(None);
         }
@@ -96,17 +110,16 @@ impl Grammars {
             return Ok(Some(grammar));
         }
         let (reply, compiled): (Reply, Receiver<_>) = sync_channel(1);
-        self.asked.try_send((format.clone(), reply)).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::Full { waiting: WAITING, limit: WAITING },
+        let (behind, begun) = (Instant::now() + PATIENCE, Arc::new(OnceLock::new()));
+        let turn = until.map_or(behind, |until| until.min(behind));
+        let asked = Asked { format: format.clone(), reply, until: turn, begun: Arc::clone(&begun) };
+        self.asked.try_send(asked).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                Refusal::Compiler(format!("{WAITING} schemas wait to be compiled already, which is the limit"))
+            }
             TrySendError::Disconnected(_) => Refusal::Ended,
         })?;
-        let grammar = compiled.recv_timeout(PATIENCE).map_err(|error| match error {
-            RecvTimeoutError::Timeout => {
-                Refusal::Format(format!("the schema was not compiled after {} s", PATIENCE.as_secs()))
-            }
-            RecvTimeoutError::Disconnected => Refusal::Ended,
-        })?;
-        let grammar = grammar.map_err(Refusal::Format)?;
+        let grammar = compiled_in_time(&compiled, &begun, turn, until, PATIENCE)?;
         let mut kept = self.kept.lock();
         kept.truncate(KEPT - 1);
         kept.push_front((format.clone(), grammar.fresh()));
@@ -120,6 +133,37 @@ impl Grammars {
         let grammar = found.1.fresh();
         kept.push_front(found);
         Some(grammar)
+    }
+}
+
+/// Waits for a grammar: until `turn` for its turn, from there for as long as one may take; in any case no longer than `until`.
+fn compiled_in_time(
+    compiled: &Receiver<Result<Grammar, String>>,
+    begun: &OnceLock<Instant>,
+    turn: Instant,
+    until: Option<Instant>,
+    patience: Duration,
+) -> Result<Grammar, Refusal> {
+    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+    let mut received = compiled.recv_timeout(left(turn));
+    if received.is_err()
+        && let Some(begun) = begun.get()
+    {
+        let end = *begun + patience;
+        received = compiled.recv_timeout(left(until.map_or(end, |until| until.min(end))));
+    }
+    match received {
+        Ok(grammar) => grammar.map_err(Refusal::Format),
+        // Its sender is dropped with what nobody waits for any more, and with the thread.
+        Err(RecvTimeoutError::Disconnected) if turn > Instant::now() => Err(Refusal::Ended),
+        Err(_) if until.is_some_and(|until| until <= Instant::now()) => Err(Refusal::Late),
+        Err(_) if begun.get().is_some() => {
+            Err(Refusal::Format(format!("the schema was not compiled after {} s", patience.as_secs())))
+        }
+        Err(_) => Err(Refusal::Compiler(format!(
+            "the schema was not compiled after {} s, those of others were before it",
+            patience.as_secs()
+        ))),
     }
 }
 
@@ -209,5 +253,31 @@ fn shortened(text: &str) -> String {
     match line.char_indices().nth(REASON_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a caller is told whose grammar does not come.
+    fn told(has_begun: bool, until: Option<Instant>) -> Refusal {
+        let (_reply, compiled): (Reply, Receiver<_>) = sync_channel(1);
+        let begun = OnceLock::new();
+        if has_begun {
+            begun.get_or_init(Instant::now);
+        }
+        let waited = compiled_in_time(&compiled, &begun, Instant::now(), until, Duration::ZERO);
+        waited.err().expect("there is no grammar")
+    }
+
+    #[test]
+    fn a_schema_that_others_kept_from_its_turn_is_not_called_wrong() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(3_600);
+        assert!(matches!(told(false, Some(later)), Refusal::Compiler(reason) if reason.contains("those of others")));
+        assert!(matches!(told(false, None), Refusal::Compiler(_)));
+        assert!(matches!(told(true, Some(later)), Refusal::Format(reason) if reason.contains("not compiled")));
+        assert_eq!([told(false, Some(now)), told(true, Some(now))], [Refusal::Late, Refusal::Late]);
     }
 }

@@ -16,7 +16,7 @@ use runtime::Decoder;
 
 use crate::beat::Beat;
 
-use crate::format::{Grammar, Grammars};
+use crate::format::{Format, Grammar, Grammars};
 use crate::request::{Refusal, Request, Sink};
 use crate::slots::Owner;
 use crate::turns::Turns;
@@ -161,6 +161,14 @@ impl Generator {
         Ok(Self { _handles: Arc::new(Handles(Arc::clone(&shared))), shared, grammars, slots, context })
     }
 
+    /// Waits until the grammar of a format is there, no longer than `until`; requests with it that come soon after need not wait.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn prepare(&self, format: &Format, until: Instant) -> Result<(), Refusal> {
+        self.grammars.of(format, Some(until)).map(drop)
+    }
+
     /// Takes a request, or refuses it at once. Events go to `sink` from the generator's thread, which must not be held up.
     /// For a format other than text it waits for the grammar: not to be called where nothing may wait.
     ///
@@ -192,7 +200,7 @@ impl Generator {
         if prompt.saturating_add(answer) > self.context {
             return Err(Refusal::TooLong { prompt, answer, context: self.context });
         }
-        let grammar = self.grammars.of(&request.format)?;
+        let grammar = self.grammars.of(&request.format, None)?;
         Ok(Arrived { request, grammar, sink, left: Arc::default(), since: Instant::now() })
     }
 

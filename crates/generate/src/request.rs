@@ -131,6 +131,12 @@ pub enum Refusal {
     /// No answer can be held to the format, with the reason.
     #[error("the format of the answer cannot be kept: {0}")]
     Format(String),
+    /// The schemas of others keep the compiler busy.
+    #[error("{0}")]
+    Compiler(String),
+    /// The time was over before the schema was compiled.
+    #[error("the deadline passed before the schema of the answer was compiled")]
+    Late,
     /// The generator has ended.
     #[error("the generator has ended")]
     Ended,
