@@ -1,10 +1,13 @@
 //! What can be typed.
 
+pub(crate) mod history;
+
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use keys::Scope;
 
 /// Talks to Outboard's servers and looks after models.
 #[derive(Parser)]
@@ -35,6 +38,24 @@ pub(crate) enum Command {
     /// Looks after model folders.
     #[command(subcommand)]
     Models(Models),
+    /// Makes and revokes the API keys that a gateway asks for.
+    #[command(
+        subcommand,
+        after_help = "The gateway's setting `keys` names the same file; it looks at it each second. The file holds hashes: a key is \
+                      told once, when it is made.\n\nExit status: 0; 1 when the file cannot be used, or there is such a key \
+                      or none.\n\nExamples:\n  outboard keys new photo-team --file keys.toml --expires 90d\n  \
+                      outboard keys new ann --file keys.toml --scope infer --scope history.read\n  \
+                      outboard keys list --file keys.toml\n  outboard keys revoke photo-team --file keys.toml"
+    )]
+    Keys(Keys),
+    /// Looks after the history that gateways keep, without a gateway.
+    #[command(
+        subcommand,
+        after_help = "Exit status: 0; 1 when the store refuses; 2 for wrong settings; 3 when it cannot be reached.\n\nExamples:\n  \
+                      outboard history migrate --config gateway.toml\n  outboard history list --label 'Ankle boot'\n  \
+                      outboard history export --format csv --corrected --output corrected.csv --pictures pictures"
+    )]
+    History(history::History),
     /// Prints a completion script for a shell.
     Completions {
         /// bash, elvish, fish, powershell or zsh.
@@ -183,6 +204,57 @@ pub(crate) struct Chat {
     /// How long one answer may take.
     #[arg(long, default_value = "2min", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Keys {
+    /// Makes a key and prints it.
+    New {
+        /// Who gets it: it stands in the logs of every process.
+        name: String,
+        /// What it opens: infer, history.read, history.delete or admin; may be repeated [default: infer].
+        #[arg(long, value_parser = str::parse::<Scope>)]
+        scope: Vec<Scope>,
+        /// When it ends: after so long, such as 90d, or at a time, such as 2027-01-31T00:00:00Z [default: never].
+        #[arg(long, value_parser = expiry)]
+        expires: Option<SystemTime>,
+        #[command(flatten)]
+        kept: KeyFile,
+    },
+    /// Shows whose keys there are.
+    List {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        kept: KeyFile,
+    },
+    /// Takes keys away; gateways refuse them within a second.
+    Revoke {
+        /// Whose.
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        kept: KeyFile,
+    },
+}
+
+/// Where keys are kept.
+#[derive(Args)]
+pub(crate) struct KeyFile {
+    /// The file of keys; `new` makes it.
+    #[arg(long, env = "OUTBOARD_KEYS")]
+    pub(crate) file: PathBuf,
+}
+
+/// A time from now, or a point in time.
+fn expiry(text: &str) -> Result<SystemTime, String> {
+    if let Ok(at) = humantime::parse_rfc3339_weak(text) {
+        return Ok(at);
+    }
+    let after =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; or a time as 2027-01-31T00:00:00Z"))?;
+    SystemTime::now().checked_add(after).ok_or_else(|| "that is too far away".to_owned())
 }
 
 #[derive(Subcommand)]

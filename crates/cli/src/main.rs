@@ -5,8 +5,10 @@ mod call;
 mod check;
 mod client;
 mod exit;
+mod key_file;
 mod probe;
 mod pull;
+mod records;
 mod say;
 mod tensor_text;
 
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Command::Probe(probe) => probe::run(probe),
         Command::Call(call) => call::run(call),
+        Command::Keys(command) => key_file::run(command),
+        Command::History(command) => records::run(command),
         Command::Models(Models::Check { folders, onnxruntime }) => check::run(folders, onnxruntime.as_deref()),
         Command::Models(Models::Pull { repository, variant, revision, into, name }) => {
             let (variant, name) = (variant.as_deref(), name.as_deref());

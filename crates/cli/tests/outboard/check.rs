@@ -67,15 +67,41 @@ fn a_language_model_is_told_with_its_cache_and_what_it_lacks_is_named() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("talk");
     std::fs::create_dir_all(copy.join("onnx")).unwrap();
-    for file in ["config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "onnx/model.onnx_data"] {
         std::fs::copy(from.join(file), copy.join(file)).unwrap();
     }
     std::fs::write(copy.join("model.toml"), "task = \"chat\"").unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(0).out;
+    for there in [
+        "talk version 1 (chat)",
+        "context of 256 tokens, prompt and answer together (`chat.max_context` is 2048, trained for 256)",
+        "room for 256 conversations at once: 128.00 KiB each, `chat.kv_bytes` is 1.00 GiB",
+        "has a chat template",
+        "when a request does not say: temperature 1\n",
+        "device ",
+    ] {
+        assert!(out.contains(there), "{there} is not in {out}");
+    }
+    let settings =
+        "task = \"chat\"\ndescription = \"Talks\"\n[chat]\ntemperature = 0.25\ntop_p = 0.5\nkv_bytes = 131072";
+    std::fs::write(copy.join("model.toml"), settings).unwrap();
+    std::fs::remove_file(copy.join("tokenizer_config.json")).unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(0).out;
+    for there in [
+        "      Talks\n",
+        "room for 1 conversation at once",
+        "temperature 0.25, top_p 0.5",
+        "no chat template: only plain",
+    ] {
+        assert!(out.contains(there), "{there} is not in {out}");
+    }
+    std::fs::write(copy.join("tokenizer.json"), "{}").unwrap();
+    let out = outboard(&["models", "check", path(&copy)]).with(1).out;
     assert!(
-        out.contains("talk version 1 (chat)") && out.contains("one conversation of 256 tokens takes 131072 bytes"),
-        "{out}"
+        out.contains("BAD   talk: ") && out.contains("tokenizer.json"),
+        "what cannot be read cannot be served: {out}"
     );
+    std::fs::copy(from.join("tokenizer.json"), copy.join("tokenizer.json")).unwrap();
     std::fs::write(copy.join("model.toml"), "task = \"chat\"\n[chat]\nkv_bytes = 131071").unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(1).out;
     assert!(out.contains("BAD   talk: `chat.kv_bytes` is 131071"), "{out}");
@@ -95,10 +121,23 @@ fn a_model_of_texts_is_told_with_their_length_and_needs_its_tokenizer() {
     std::fs::write(copy.join("model.toml"), "task = \"embed\"\n[embed]\nmax_tokens = 40\npooling = \"cls\"").unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(0).out;
     assert!(out.contains("sentences version 1 (embed)") && out.contains("up to 40 tokens"), "{out}");
-    assert!(out.contains("pooled by cls"), "{out}");
+    assert!(out.contains("that of the first token (`embed.pooling` is cls), scaled to length 1"), "{out}");
+    assert!(out.contains(" numbers from last_hidden_state"), "{out}");
     std::fs::remove_file(copy.join("tokenizer.json")).unwrap();
     let out = outboard(&["models", "check", path(&copy)]).with(1).out;
     assert!(out.contains("BAD   sentences: there is no tokenizer.json"), "{out}");
+}
+
+#[test]
+fn a_card_without_its_model_is_no_fault_of_the_others() {
+    let store = store(&["batch_free"]);
+    std::fs::create_dir(store.path().join("card")).unwrap();
+    std::fs::write(store.path().join("card/model.toml"), "").unwrap();
+    let out = outboard(&["models", "check", path(store.path())]).with(0).out;
+    assert!(out.contains("none  card: there is no model beside its settings"), "{out}");
+    // By itself it is what was asked about.
+    let out = outboard(&["models", "check", path(&store.path().join("card"))]).with(1).out;
+    assert!(out.contains("no version"), "{out}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod call;
 mod chat;
 mod check;
 mod fake;
+mod keys;
 mod probe;
 mod pull;
 
@@ -81,6 +82,7 @@ fn every_help_text_has_an_example_or_says_the_exit_statuses() {
         &["call", "infer", "--help"],
         &["call", "classify", "--help"],
         &["models", "check", "--help"],
+        &["keys", "--help"],
     ] {
         let help = outboard(command).with(0).out;
         assert!(
