@@ -54,7 +54,8 @@ fn when_there(http: &Http, count: usize) -> Vec<Value> {
 }
 
 fn form(file_name: &str, picture: &[u8]) -> (String, Vec<u8>) {
-    let mut body = b"--XyZ\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nfashion-mnist\r\n--XyZ\r\n".to_vec();
+    let mut body =
+        b"--XyZ\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nfashion-mnist\r\n--XyZ\r\n".to_vec();
     let head = format!("Content-Disposition: form-data; name=\"image\"; filename=\"{file_name}\"\r\n\r\n");
     body.extend_from_slice(head.as_bytes());
     body.extend_from_slice(picture);
@@ -77,7 +78,11 @@ fn a_picture_is_kept_listed_corrected_exported_and_deleted() {
         let (kind, body) = form(name, &shoe);
         assert_eq!(http.post("/upload", &[("content-type", &kind)], &body).status, 200, "{name:?}");
     }
-    let text = http.post("/upload", &[("content-type", &form("notes.png", b"only text").0)], &form("notes.png", b"only text").1);
+    let text = http.post(
+        "/upload",
+        &[("content-type", &form("notes.png", b"only text").0)],
+        &form("notes.png", b"only text").1,
+    );
     assert_eq!(text.status, 415);
 
     let records = when_there(&http, 6);
@@ -89,7 +94,10 @@ fn a_picture_is_kept_listed_corrected_exported_and_deleted() {
     let record = http.get(&format!("/v1/history/{by_api}")).json();
     assert_eq!(&record, records.last().expect("six"), "alone as in the list");
     assert_eq!(record["results"][0]["label"], "Ankle boot");
-    assert_eq!((&record["source"], &record["model"], &record["format"]), (&json!("api"), &json!("fashion-mnist"), &json!("png")));
+    assert_eq!(
+        (&record["source"], &record["model"], &record["format"]),
+        (&json!("api"), &json!("fashion-mnist"), &json!("png"))
+    );
     assert_eq!(record["bytes"], shoe.len());
     assert_eq!(record["sha256"].as_str().map(str::len), Some(64));
     let picture = http.get(record["picture"].as_str().expect("kept"));
@@ -101,7 +109,8 @@ fn a_picture_is_kept_listed_corrected_exported_and_deleted() {
 
     // Parts of the list.
     let first = http.get("/v1/history?limit=4").json();
-    let second = http.get(&format!("/v1/history?limit=4&cursor={}", first["next_cursor"].as_str().expect("more"))).json();
+    let second =
+        http.get(&format!("/v1/history?limit=4&cursor={}", first["next_cursor"].as_str().expect("more"))).json();
     assert_eq!((second["data"].as_array().map(Vec::len), &second["next_cursor"]), (Some(2), &Value::Null));
     assert_eq!(http.get("/v1/history?label=Ankle+boot").json()["data"].as_array().map(Vec::len), Some(5));
     assert_eq!(http.get("/v1/history?model=mnist").json()["data"], json!([]));
@@ -128,10 +137,12 @@ fn a_picture_is_kept_listed_corrected_exported_and_deleted() {
     assert!(run(&["history", "migrate"]).contains("nothing to do"));
     assert!(run(&["history", "list"]).contains("Ankle boot (really: Sandal)"));
     let lines = run(&["history", "export"]);
-    let exported: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let exported: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
     assert_eq!(exported, all(&http), "the export says what the API says");
     let folder = stand.folder().join("training");
-    let csv = run(&["history", "export", "--format", "csv", "--corrected", "--pictures", folder.to_str().expect("text")]);
+    let csv =
+        run(&["history", "export", "--format", "csv", "--corrected", "--pictures", folder.to_str().expect("text")]);
     assert_eq!(csv.lines().count(), 2, "{csv}");
     assert!(csv.contains(",Ankle boot,") && csv.contains(",Sandal,"), "{csv}");
     assert_eq!(std::fs::read(folder.join(format!("{by_api}.png"))).expect("the picture"), shoe);
@@ -228,7 +239,8 @@ fn a_gateway_killed_at_any_moment_loses_nothing_that_it_has_acknowledged() {
 #[test]
 fn a_gateway_whose_database_is_away_starts_answers_and_brings_everything_later() {
     // A port that was free a moment ago: nobody is there.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let away = ["history.store=cassandra".to_owned(), format!("history.cassandra.nodes=127.0.0.1:{port}")];
     let mut stand = Stand::start(Parts { gateway: away.to_vec(), ..only_fashion() });
     let http = stand.http();

@@ -86,7 +86,8 @@ fn all(http: &Http) -> Option<Vec<Value>> {
 fn a_thousand_pictures_are_answered_and_kept_once_though_cassandra_is_killed_meanwhile() {
     let (cassandra, s3) = (Service::start("cassandra"), Service::start("s3"));
     let gateway = settings(&cassandra, &s3);
-    let stand = Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
+    let stand =
+        Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
     // The gateway is up before there are tables.
     let below = |setting: &String| setting.trim_start_matches("history.").to_owned();
     let flags: Vec<String> = gateway.iter().flat_map(|setting| ["--set".to_owned(), below(setting)]).collect();
@@ -128,9 +129,8 @@ fn a_thousand_pictures_are_answered_and_kept_once_though_cassandra_is_killed_mea
     });
     assert_eq!(promised.len(), 1_000);
     let http = stand.http();
-    let found = wait_until("all of them in the list", LIMIT, || {
-        all(&http).filter(|found| found.len() >= promised.len())
-    });
+    let found =
+        wait_until("all of them in the list", LIMIT, || all(&http).filter(|found| found.len() >= promised.len()));
     let ids: BTreeSet<String> = found.iter().filter_map(|record| record["id"].as_str().map(str::to_owned)).collect();
     assert_eq!((found.len(), &ids), (1_000, &promised), "each of them once");
     let picture = http.get(found[0]["picture"].as_str().expect("kept"));
@@ -154,7 +154,8 @@ fn a_thousand_pictures_are_answered_and_kept_once_though_cassandra_is_killed_mea
 fn pictures_wait_for_a_store_of_pictures_that_was_killed() {
     let (cassandra, s3) = (Service::start("cassandra"), Service::start("s3"));
     let gateway = settings(&cassandra, &s3);
-    let stand = Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
+    let stand =
+        Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
     let flags: Vec<&str> =
         gateway.iter().flat_map(|setting| ["--set", setting.trim_start_matches("history.")]).collect();
     assert!(stand.outboard(&[&["history", "migrate"], flags.as_slice()].concat()).status.success());
@@ -169,7 +170,9 @@ fn pictures_wait_for_a_store_of_pictures_that_was_killed() {
     wait_until("the first record", LIMIT, || all(&http).filter(|found| found.len() == 1));
     s3.kill();
     (0..20).for_each(|_| keep());
-    wait_until("the gateway to notice", LIMIT, || http.get("/health/ready").json()["degraded"].is_string().then_some(()));
+    wait_until("the gateway to notice", LIMIT, || {
+        http.get("/health/ready").json()["degraded"].is_string().then_some(())
+    });
     assert_eq!(all(&http).map(|found| found.len()), Some(1), "no record is shown before its picture is there");
     s3.run("start");
     let found = wait_until("all of them", LIMIT, || all(&http).filter(|found| found.len() == 21));
