@@ -33,8 +33,9 @@ struct Raw {
 
 /// Decodes the picture that `header` was read from: oriented, sRGB, alpha laid on `background` (R, G, B).
 ///
-/// A JPEG may come scaled down by 2, 4 or 8, but not below what is `wanted`; other formats come in full size. The result is
-/// gray when `wanted.gray` says so or when the picture itself is gray. Peak memory: [`Header::decoded_bytes`].
+/// A JPEG may come scaled down by 2, 4 or 8, but not below what is `wanted`; in full size it may come with colours stored at half the
+/// size repeated, where 8/7 of its edges reach what is `wanted`. Other formats come in full size. The result is gray when
+/// `wanted.gray` says so or when the picture itself is gray. Peak memory: [`Header::decoded_bytes`].
 /// # Errors
 /// [`ImageError::Corrupt`] when the data is cut off, damaged or does not agree with the header;
 /// [`ImageError::Unsupported`] for codings that only show while decoding; [`ImageError::TooLarge`] when a decoder needs
