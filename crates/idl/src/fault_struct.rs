@@ -39,6 +39,10 @@ impl wire::Exception for Fault {
         // With a parameter it is about one model, which does not keep the server from serving others.
         self.code == Some(FaultCode::UNAVAILABLE) && self.param.is_none()
     }
+
+    fn not_here(&self) -> bool {
+        self.code == Some(FaultCode::UNAVAILABLE)
+    }
 }
 
 impl From<Fault> for Failure {
@@ -90,6 +94,9 @@ mod tests {
         assert!(thrown(Failure::unavailable("the server is draining")).turned_away());
         assert!(!thrown(Failure::unavailable("model a is loading").with_param("model")).turned_away());
         assert!(!thrown(Failure::overloaded("full")).turned_away());
+        assert!(thrown(Failure::unavailable("the server is draining")).not_here());
+        assert!(thrown(Failure::unavailable("model a is loading").with_param("model")).not_here());
+        assert!(!thrown(Failure::overloaded("full")).not_here());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Choice: two endpoints at random, the cheaper of them (`load`); with an affinity key the same endpoint for the same
 //! key as long as the set of reachable ones stays.
 //! Failure: at once when every endpoint is known to be down; while a first attempt to connect is under way, a call
-//! waits for it until its deadline. A call that never started is sent once more (to another endpoint, when this one as a
-//! whole turned it away), an idempotent one also when it may have; both under a budget (`retry`) and never past the
+//! waits for it until its deadline. A call that never started is sent once more (to another endpoint, when this one said
+//! that it does not serve it now), an idempotent one also when it may have; both under a budget (`retry`) and never past the
 //! deadline.
 //! Not here: the connections (`endpoint`, `link`).
 
@@ -214,7 +214,7 @@ impl Channel {
             let Some(Attempted { times: 1, endpoint }) = failed else { return answer };
             let may_repeat = match &answer {
                 Ok(Ok(_)) => false,
-                Ok(Err(exception)) => exception.turned_away() && inner.has_another(&options, endpoint),
+                Ok(Err(exception)) => exception.not_here() && inner.has_another(&options, endpoint),
                 Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => true,
                 Err(ChannelError::Lost { .. }) => method.idempotent,
                 Err(_) => false,
@@ -321,7 +321,11 @@ impl Inner {
                 Ok(Ok(result))
             }
             Ok(Err(exception)) => {
-                observe(if exception.turned_away() { Outcome::Failed } else { Outcome::Declined });
+                observe(match &exception {
+                    exception if exception.turned_away() => Outcome::Failed,
+                    exception if exception.not_here() => Outcome::NotHere,
+                    _ => Outcome::Declined,
+                });
                 Ok(Err(exception))
             }
             Err(error) => {

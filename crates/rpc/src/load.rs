@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Answered,
     /// A declared exception came: it says nothing good about the latency, since refusals are quick.
     Declined,
+    /// It does not serve this now, but perhaps others: while it loads a model, say. Few should come for it, and none for long.
+    NotHere,
     /// No answer by the deadline: it says how long was waited, which may be as little as the caller had patience for.
     TooLate,
     /// Lost, unreadable, or turned away by the server as a whole.
@@ -97,7 +99,7 @@ impl Load {
         let latency = match outcome {
             Outcome::Answered => took.as_secs_f64(),
             Outcome::Declined | Outcome::TooLate => took.as_secs_f64().max(seen.latency),
-            Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
+            Outcome::NotHere | Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
         };
         seen.latency = if latency > seen.latency {
             latency
@@ -113,6 +115,8 @@ impl Load {
             }
             // A short deadline is its caller's choice, and no server's failure.
             Outcome::TooLate if took < FAILURE_COST => return,
+            // Other models may be well served there.
+            Outcome::NotHere => return,
             Outcome::TooLate | Outcome::Failed => {}
         }
         seen.failures += 1;
@@ -198,6 +202,16 @@ mod tests {
             load.observe(Outcome::TooLate, FAILURE_COST, now);
         }
         assert!(load.is_ejected(now));
+    }
+
+    #[test]
+    fn what_is_not_served_yet_costs_as_a_failure_and_ejects_nobody() {
+        let (load, now) = (Load::new(), Instant::now());
+        for _ in 0..10 * FAILURES {
+            load.observe(Outcome::NotHere, MS, now);
+        }
+        assert!(load.latency(now) >= FAILURE_COST);
+        assert!(!load.is_ejected(now));
     }
 
     #[test]

@@ -81,6 +81,10 @@ impl Exception for Note {
     fn turned_away(&self) -> bool {
         self.data == Refusal::Draining.name()
     }
+
+    fn not_here(&self) -> bool {
+        self.turned_away() || self.data == "loading"
+    }
 }
 
 impl Outgoing for Note {

@@ -67,6 +67,11 @@ pub trait Exception: TSerializable {
     fn turned_away(&self) -> bool {
         false
     }
+
+    /// Whether the call did not begin for a reason that another server may not have, as while this one loads the model.
+    fn not_here(&self) -> bool {
+        self.turned_away()
+    }
 }
 
 /// Encodes a call. The number can be given later, by [`Frame::set_seqid`].

@@ -319,6 +319,30 @@ async fn where_nobody_else_serves_a_draining_server_is_asked_once() {
     assert_eq!(leaving.stats.refused_total.load(Relaxed), 1);
 }
 
+#[tokio::test]
+async fn what_one_server_does_not_serve_yet_is_asked_of_another_and_the_server_stays_in_choice() {
+    let (first, second) = (serve(ServerLimits::default()).await, serve(ServerLimits::default()).await);
+    let channel = channel(&[first.address, second.address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    let answer = channel.call(&FAIL, &mut Note::of("loading"), soon()).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "loading");
+    for server in [&first, &second] {
+        server.notes.until(|happened| happened.started == 1).await;
+    }
+    // What is no matter of where is asked once.
+    let answer = channel.call(&FAIL, &mut Note::of("too large"), soon()).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "too large");
+    let started = [&first, &second].map(|server| server.notes.happened().started);
+    assert_eq!(started.iter().sum::<usize>(), 3);
+    let loading = channel.endpoints()[0].id;
+    for _ in 0..20 {
+        let only = soon().with_endpoint(loading);
+        let answer = channel.call(&FAIL, &mut Note::of("loading"), only).await;
+        assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "loading");
+    }
+    assert!(!channel.endpoints()[0].ejected, "what else it has is served");
+}
+
 fn cancels() -> ChannelConfig {
     let cancel: CancelCall = Arc::new(|id: CallId| {
         let note = Note::of(id.0.to_vec());
