@@ -100,7 +100,7 @@ impl Keeping {
             labels: labels.collect(),
             ..self.record(ask, place, image)
         };
-        Entry { record, picture: Some(image.clone()), preview: one.preview.clone().map(Bytes::from) }
+        Entry { record, picture: Some(image.clone()), preview: one.preview.clone() }
     }
 
     /// Without the picture: nobody knows that it is one.
