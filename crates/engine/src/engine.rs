@@ -145,24 +145,24 @@ impl Engine {
             Some(name) => vec![self.model(name, None)?],
             None => self.models.iter().collect(),
         };
-        let of_each: Vec<(ModelHealth, Instant)> = models.iter().map(|model| health_of(model)).collect();
-        let live = !models.iter().any(|model| model.trouble().is_some());
-        let load = models.iter().map(|model| model.load().2).fold(0.0, f64::max);
-        let worst = |status: Status| of_each.iter().find(|(one, _)| one.status == status);
+        let looks: Vec<Look> = models.iter().map(|model| Look::at(model)).collect();
+        let live = !looks.iter().any(|look| look.in_trouble);
+        let load = looks.iter().map(|look| look.load).fold(0.0, f64::max);
+        let worst = |status: Status| looks.iter().find(|look| look.health.status == status);
         let (status, reason, since) = if let Some(since) = self.draining.get() {
             (Status::Draining, Some("the server is draining".to_owned()), *since)
-        } else if let Some((broken, since)) = worst(Status::NotServing) {
-            (Status::NotServing, Some(named(broken)), *since)
-        } else if let Some((loading, since)) = worst(Status::Loading) {
-            let since = if only.is_some() { *since } else { self.started };
-            (Status::Loading, Some(named(loading)), since)
+        } else if let Some(broken) = worst(Status::NotServing) {
+            (Status::NotServing, Some(named(&broken.health)), broken.since)
+        } else if let Some(loading) = worst(Status::Loading) {
+            let since = if only.is_some() { loading.since } else { self.started };
+            (Status::Loading, Some(named(&loading.health)), since)
         } else if only.is_none() && !self.rejected.is_empty() {
             (Status::NotServing, Some(self.rejected.join("; ")), self.started)
         } else {
             // Since the last of them has been serving.
-            (Status::Serving, None, of_each.iter().map(|(_, since)| *since).max().unwrap_or(self.started))
+            (Status::Serving, None, looks.iter().map(|look| look.since).max().unwrap_or(self.started))
         };
-        let models = of_each.into_iter().map(|(one, _)| one).collect();
+        let models = looks.into_iter().map(|look| look.health).collect();
         Ok(Health { status, reason, since: since.elapsed(), load, live, models })
     }
 
@@ -186,22 +186,34 @@ fn named(one: &ModelHealth) -> String {
     format!("model `{}` {}", one.name, one.reason.as_deref().unwrap_or("does not serve"))
 }
 
-fn health_of(model: &Model) -> (ModelHealth, Instant) {
-    let (waiting, running, _) = model.load();
-    let (state, mut since) = (model.state(), model.held_since());
-    let (status, reason) = match &state {
-        State::Ready => match model.trouble() {
-            Some((trouble, from)) => {
+/// One model at one moment: asked once, so that what is said of it belongs together.
+struct Look {
+    health: ModelHealth,
+    /// How long its status has held.
+    since: Instant,
+    /// Work in hand by what can be done at once.
+    load: f64,
+    in_trouble: bool,
+}
+
+impl Look {
+    fn at(model: &Model) -> Self {
+        let (waiting, running, load) = model.load();
+        let trouble = model.trouble();
+        let (state, mut since) = (model.state(), model.held_since());
+        let (status, reason) = match (&state, trouble) {
+            (State::Ready, Some((trouble, from))) => {
                 since = from;
                 (Status::NotServing, Some(trouble.to_owned()))
             }
-            None => (Status::Serving, None),
-        },
-        State::Loading | State::Warming => (Status::Loading, Some(format!("is {state}"))),
-        State::Failed(reason) => (Status::NotServing, Some(format!("failed: {reason}"))),
-        State::Draining => (Status::Draining, Some("is draining".to_owned())),
-    };
-    (ModelHealth { name: model.name().clone(), status, reason, waiting, running }, since)
+            (State::Ready, None) => (Status::Serving, None),
+            (State::Loading | State::Warming, _) => (Status::Loading, Some(format!("is {state}"))),
+            (State::Failed(reason), _) => (Status::NotServing, Some(format!("failed: {reason}"))),
+            (State::Draining, _) => (Status::Draining, Some("is draining".to_owned())),
+        };
+        let health = ModelHealth { name: model.name().clone(), status, reason, waiting, running };
+        Self { health, since, load, in_trouble: trouble.is_some() }
+    }
 }
 
 /// The models of all folders by name, and what is wrong with the others.
