@@ -16,7 +16,7 @@ def fill(binaries, kind, place, count):
 
 def in_cassandra(binaries, count):
     with tempfile.TemporaryDirectory() as folder:
-        port = 19542
+        port = 17042
         script = os.path.join(ROOT, "scripts", "cassandra")
         subprocess.run([script, "start", folder, str(port)], check=True)
         try:

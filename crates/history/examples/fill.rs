@@ -27,13 +27,13 @@ fn record(number: usize, count: usize) -> Record {
     // Spread over the days, the oldest first, with random bits of their own.
     let millis = begin + (now - begin) * number as u64 / count as u64;
     let id = RecordId::of(millis);
-    let rare = number % 10_007 == 0;
+    let rare = number.is_multiple_of(10_007);
     Record {
         id,
         request_id: format!("0190{number:028x}"),
         caller: "anonymous@127.0.0.1".to_owned(),
         source: Source::Api,
-        model: if number % 5 == 0 { "mnist" } else { "fashion-mnist" }.to_owned(),
+        model: if number.is_multiple_of(5) { "mnist" } else { "fashion-mnist" }.to_owned(),
         version: "1".to_owned(),
         file_name: format!("picture-{number}.png"),
         format: "png".to_owned(),
