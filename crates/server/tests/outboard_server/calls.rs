@@ -1,6 +1,7 @@
 //! Calls, from the caller's side and from the operator's.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use bytes::Bytes;
 use idl::base::Base;
@@ -178,19 +179,32 @@ fn cancelling_what_is_not_there_is_answered_with_silence() {
     assert_eq!(answer(&mut stream).method.as_str(), "check");
 }
 
-/// A call that takes long: one thread decodes its pictures after those of all that came before.
+/// A call that takes long where one thread decodes the pictures of all, and is sent in no time however busy the machine is: each
+/// picture has 16 million grey pixels in 21 KB.
 fn slow(request_id: &str) -> ClassifyRequest {
-    let mut request = classify(request_id);
-    request.images = Some(vec![picture("coffee.jpg"); 16]);
+    let picture = Bytes::from_static(include_bytes!("slow.png"));
+    let mut request = ClassifyRequest { images: Some(vec![picture; 3]), ..classify(request_id) };
     request.base.as_mut().unwrap().timeout_ms = Some(300_000);
     request
 }
 
+/// A server that works on `calls` calls, each on a connection of its own. Their pictures take turns, so all are there for long.
+fn busy_with(calls: usize) -> (Running, Vec<TcpStream>) {
+    let mut server = Running::start(&["limits.decode_threads=1"]);
+    let mut busy: Vec<TcpStream> = (0..calls).map(|_| server.connect()).collect();
+    let frame = call("classify", &slow("keeps-the-decoder-busy"));
+    for stream in &mut busy {
+        stream.write_all(&frame).unwrap();
+    }
+    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= calls as f64);
+    (server, busy)
+}
+
 #[test]
 fn a_call_is_cancelled_by_its_own_connection_only() {
-    let server = Running::start(&["limits.decode_threads=1"]);
     let id = Bytes::from_static(&[9; 16]);
     let cancel = CancelRequest { call_id: Some(id.clone()), ..CancelRequest::default() };
+    let server = Running::start(&["limits.decode_threads=1"]);
     let mut busy = server.connect();
     busy.write_all(&call("classify", &slow("keeps-the-decoder-busy"))).unwrap();
     let mut request = slow("to-be-cancelled");
@@ -212,13 +226,7 @@ fn a_call_is_cancelled_by_its_own_connection_only() {
 
 #[test]
 fn a_drain_answers_health_refuses_the_new_and_finishes_the_old() {
-    const OLD: usize = 24;
-    let mut server = Running::start(&["limits.decode_threads=1"]);
-    let mut old: Vec<_> = (0..OLD).map(|_| server.connect()).collect();
-    for (n, stream) in old.iter_mut().enumerate() {
-        stream.write_all(&call("classify", &slow(&format!("old-call-{n:02}")))).unwrap();
-    }
-    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= OLD as f64);
+    let (mut server, mut old) = busy_with(24);
     server.terminate();
     server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
 
@@ -251,18 +259,14 @@ fn a_drain_answers_health_refuses_the_new_and_finishes_the_old() {
 
 #[test]
 fn a_call_in_flight_can_be_cancelled_in_a_drain() {
-    let mut server = Running::start(&["limits.decode_threads=1"]);
+    let (mut server, mut busy) = busy_with(24);
     let id = Bytes::from_static(&[9; 16]);
     let cancel = CancelRequest { call_id: Some(id.clone()), ..CancelRequest::default() };
     let mut request = slow("to-be-cancelled");
     request.base.as_mut().unwrap().call_id = Some(id);
-    let mut busy: Vec<_> = (0..24).map(|_| server.connect()).collect();
-    for stream in &mut busy {
-        stream.write_all(&call("classify", &slow("keeps-the-decoder-busy"))).unwrap();
-    }
     let mut owner = server.connect();
     owner.write_all(&call("classify", &request)).unwrap();
-    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= 25.0);
+    server.wait_until("its start", |it| it.metric("outboard_server_calls_in_flight ") >= 25.0);
     server.terminate();
     server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
     owner.write_all(&oneway("cancel", &cancel)).unwrap();
@@ -276,12 +280,7 @@ fn a_call_in_flight_can_be_cancelled_in_a_drain() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut server = Running::start(&["limits.decode_threads=1"]);
-    let mut busy: Vec<_> = (0..24).map(|_| server.connect()).collect();
-    for stream in &mut busy {
-        stream.write_all(&call("classify", &slow("left-behind"))).unwrap();
-    }
-    server.wait_until("start of all calls", |it| it.metric("outboard_server_calls_in_flight ") >= 24.0);
+    let (mut server, _busy) = busy_with(24);
     server.terminate();
     server.wait_until("drain", |it| it.log().contains("draining; a second signal"));
     server.terminate();
