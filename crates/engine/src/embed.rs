@@ -1,12 +1,14 @@
 //! Texts to vectors.
 //!
 //! Promises: a text that is too long is refused with its number and both lengths, and cut only when the caller says so; a text has
-//! the same vector whoever shares its run (a model for which that is not so runs each text alone).
+//! the same vector whoever shares its run (a model for which that is not so runs each text alone); a caller with thousands of texts
+//! keeps others waiting for a few runs at most.
 
 mod form;
 mod load;
 mod tokens;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -23,7 +25,8 @@ use crate::embed::tokens::{Tokens, TokensError};
 use crate::job::{Answer, Outcome, Work};
 use crate::model::{Model, fault_of};
 use crate::observe::Phase;
-use crate::turns::Turns;
+use crate::shares::{Share, Shares};
+use crate::turns::{self, Turns};
 use crate::{CallScope, Task, Timing};
 
 /// What the lane of an embedding model counts instead of rows.
@@ -31,6 +34,9 @@ pub(crate) const UNIT: &str = "pieces of 16 tokens";
 
 /// Tokenising fewer bytes than this takes some tens of microseconds, about what two thread switches do.
 const INLINE_BYTES: usize = 512;
+
+/// A thread makes tokens of so many bytes in about 20 ms, then it is somebody else's turn.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What is to be embedded.
 #[derive(Clone, Debug)]
@@ -64,6 +70,32 @@ impl Texts {
         }
     }
 
+    /// # Errors
+    /// InvalidInput with the number of the first that is empty.
+    fn check(&self) -> Result<(), Fault> {
+        let empty = match self {
+            Self::Words(texts) => texts.iter().position(String::is_empty),
+            Self::Tokens(texts) => texts.iter().position(Vec::is_empty),
+        };
+        empty.map_or(Ok(()), |at| Err(named(self, at, &TokensError::Empty)))
+    }
+
+    /// Where the texts end that are made into tokens together with that at `from`.
+    fn chunk(&self, from: usize) -> usize {
+        let mut bytes = 0;
+        let fits = |each: &usize| {
+            bytes += each;
+            bytes <= CHUNK_BYTES
+        };
+        let more = match self {
+            Self::Words(texts) => texts[from..].iter().map(String::len).take_while(fits).count(),
+            Self::Tokens(texts) => {
+                texts[from..].iter().map(|text| size_of_val(text.as_slice())).take_while(fits).count()
+            }
+        };
+        from + more.max(1)
+    }
+
     /// The field of the request.
     fn param(&self) -> &'static str {
         match self {
@@ -74,7 +106,7 @@ impl Texts {
 }
 
 /// What the caller wants done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EmbedOptions {
     /// Vectors of length 1; `None`: as the model says.
     pub normalise: Option<bool>,
@@ -82,6 +114,8 @@ pub struct EmbedOptions {
     pub dimensions: Option<usize>,
     /// Cut what is too long.
     pub truncate: bool,
+    /// Whose texts they are: those with the same text here share what one caller has of the model.
+    pub owner: String,
 }
 
 /// The answer to a call.
@@ -102,6 +136,7 @@ pub(crate) struct Embedder {
     pub(crate) tokens: Arc<Tokens>,
     /// Calls whose texts are made into tokens at the same time: turns of their own, so that texts do not keep pictures waiting.
     pub(crate) tokenizing: Turns,
+    pub(crate) shares: Shares,
     pub(crate) form: Form,
     pub(crate) dimensions: usize,
 }
@@ -128,35 +163,39 @@ impl Model {
             return Err(Fault::internal("an embedding model is ready and has no tokenizer"));
         };
         let count = texts.len();
-        let dimensions = self.check_texts(&texts, options, embedder)?;
+        let dimensions = self.check_texts(&texts, &options, embedder)?;
         let normalise = options.normalise.unwrap_or(self.folder.settings.embed.normalise);
         let begin = Instant::now();
-        let tokens = self.tokens_of(texts, options.truncate, embedder, call).await?;
+        let window = serving.lane().window();
+        let share = embedder.shares.of(&options.owner, window, turns::cores());
+        let tokens = self.tokens_of(texts, options.truncate, embedder, &share, call).await?;
         let decode = begin.elapsed();
         self.observer().phase(Phase::Tokenize, decode);
         let token_counts = tokens.iter().map(Vec::len).collect();
         let total = tokens.iter().map(|text| pieces(embedder.form.length(text.len()))).sum();
-        // All or nothing, as with pictures.
-        let mut promise = serving.lane().promise(total, call.deadline)?;
-        let together = if embedder.form.joins { serving.lane().together(total) } else { 0 };
+        serving.lane().expect(total, share.waiting(), call.deadline)?;
+        let together = if embedder.form.joins { serving.lane().together(total).min(window) } else { 0 };
         let finish = Finish { dimensions, normalise };
         let runs = groups(tokens, together, &embedder.form).into_iter().map(|group| {
-            let promise = promise.split(group.pieces);
+            let (waiting, since) = (share.wait(group.pieces), Instant::now());
             async move {
+                let room = waiting.room(call.deadline).await;
+                let _room = room.ok_or_else(|| self.late("the deadline passed while the texts waited"))?;
+                let waited = since.elapsed();
                 let work = Work::Texts { texts: group.texts, finish };
                 let joins = embedder.form.joins;
-                let answer = serving.lane().submit(work, group.pieces, joins, call.deadline, Some(promise)).await?;
-                Ok::<_, Fault>((group.places, answer, Instant::now()))
+                let answer = serving.lane().submit(work, group.pieces, joins, call.deadline, None).await?;
+                Ok::<_, Fault>((group.places, answer, waited, Instant::now()))
             }
         });
         let parts = try_join_all(runs.collect::<Vec<_>>()).await?;
         let mut timing = Timing { decode, ..Timing::default() };
-        if let Some((_, last, _)) = parts.iter().max_by_key(|(.., ended)| *ended) {
-            timing = Timing { queue: last.queue, run: last.run, batch_rows: last.batch_rows, ..timing };
+        if let Some((_, last, waited, _)) = parts.iter().max_by_key(|(.., ended)| *ended) {
+            timing = Timing { queue: *waited + last.queue, run: last.run, batch_rows: last.batch_rows, ..timing };
         }
         let each = dimensions * size_of::<f32>();
         let mut vectors = vec![0; count * each];
-        for (places, answer, _) in parts {
+        for (places, answer, ..) in parts {
             let Answer { outcome, run, lonely, .. } = answer;
             let Outcome::Vectors(made) = outcome.map_err(|error| fault_of(error, self.name(), run, lonely))? else {
                 return Err(Fault::internal(format!("model `{}` gave no vectors", self.name())));
@@ -174,7 +213,7 @@ impl Model {
     }
 
     /// How many numbers each vector has, when the call is within the limits.
-    fn check_texts(&self, texts: &Texts, options: EmbedOptions, embedder: &Embedder) -> Result<usize, Fault> {
+    fn check_texts(&self, texts: &Texts, options: &EmbedOptions, embedder: &Embedder) -> Result<usize, Fault> {
         let (have, limit) = (texts.len(), self.settings().texts_per_call);
         if have == 0 {
             return Err(Fault::invalid_input("there is no text in the request").with_param("texts"));
@@ -202,24 +241,41 @@ impl Model {
         texts: Texts,
         cut: bool,
         embedder: &Embedder,
+        share: &Share,
         call: CallScope,
     ) -> Result<Vec<Vec<u32>>, Fault> {
-        let tokens = Arc::clone(&embedder.tokens);
+        // Before any work: a call is refused for it in the end.
+        texts.check()?;
+        let count = texts.len();
         if texts.bytes() <= INLINE_BYTES {
-            return tokenise(&tokens, &texts, cut, || false);
+            return tokenise(&embedder.tokens, &texts, 0..count, cut, || false);
         }
-        let deadline = call.deadline;
+        let texts = Arc::new(texts);
         let caller = Caller::default();
-        let gone = Arc::clone(&caller.0);
-        let work = async {
-            let turn = embedder.tokenizing.take(deadline).await.ok_or_else(overdue)?;
-            let task = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                tokenise(&tokens, &texts, cut, || gone.load(Ordering::Relaxed) || deadline.is_over(Instant::now()))
-            });
-            task.await.map_err(|_| Fault::internal("making tokens of the texts panicked"))?
-        };
-        work.await.inspect_err(|fault| self.note(fault))
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            let range = all.len()..texts.chunk(all.len());
+            let (tokens, texts, gone) = (Arc::clone(&embedder.tokens), Arc::clone(&texts), Arc::clone(&caller.0));
+            let work = async {
+                // First those of the caller: who has much to do waits for itself, and only then with others.
+                let own = share.thread(call.deadline).await.ok_or_else(overdue)?;
+                let turn = embedder.tokenizing.take(call.deadline).await.ok_or_else(overdue)?;
+                let task = tokio::task::spawn_blocking(move || {
+                    let _turns = (own, turn);
+                    let over = || gone.load(Ordering::Relaxed) || call.deadline.is_over(Instant::now());
+                    tokenise(&tokens, &texts, range, cut, over)
+                });
+                task.await.map_err(|_| Fault::internal("making tokens of the texts panicked"))?
+            };
+            all.extend(work.await.inspect_err(|fault| self.note(fault))?);
+        }
+        Ok(all)
+    }
+
+    fn late(&self, message: &'static str) -> Fault {
+        let fault = Fault::deadline_exceeded(message);
+        self.note(&fault);
+        fault
     }
 }
 
@@ -237,30 +293,25 @@ fn overdue() -> Fault {
     Fault::deadline_exceeded("the deadline passed while the texts were made into tokens or waited for their turn")
 }
 
-/// `over` is asked before each text: a call may have thousands.
-fn tokenise(tokens: &Tokens, texts: &Texts, cut: bool, over: impl Fn() -> bool) -> Result<Vec<Vec<u32>>, Fault> {
-    let (many, param) = (texts.len() > 1, texts.param());
-    let named = |at: usize, made: Result<Vec<u32>, TokensError>| {
-        made.map_err(|error| {
-            let message =
-                if many { format!("text {} of the call {error}", at + 1) } else { format!("the text {error}") };
-            let fault = match error {
-                TokensError::TooLong { .. } | TokensError::TooManyBytes { .. } => Fault::too_large(message),
-                TokensError::Empty | TokensError::Unknown { .. } | TokensError::Tokenizer(_) => {
-                    Fault::invalid_input(message)
-                }
-            };
-            fault.with_param(param)
-        })
+/// What is wrong with the text at this place of a call.
+fn named(texts: &Texts, at: usize, error: &TokensError) -> Fault {
+    let message =
+        if texts.len() > 1 { format!("text {} of the call {error}", at + 1) } else { format!("the text {error}") };
+    let fault = match error {
+        TokensError::TooLong { .. } | TokensError::TooManyBytes { .. } => Fault::too_large(message),
+        TokensError::Empty | TokensError::Unknown { .. } | TokensError::Tokenizer(_) => Fault::invalid_input(message),
     };
-    // Before any work: a call is refused for it in the end.
-    let empty = match texts {
-        Texts::Words(texts) => texts.iter().position(String::is_empty),
-        Texts::Tokens(texts) => texts.iter().position(Vec::is_empty),
-    };
-    if let Some(at) = empty {
-        return named(at, Err(TokensError::Empty)).map(|_| Vec::new());
-    }
+    fault.with_param(texts.param())
+}
+
+/// The tokens of some of the texts. `over` is asked before each.
+fn tokenise(
+    tokens: &Tokens,
+    texts: &Texts,
+    range: Range<usize>,
+    cut: bool,
+    over: impl Fn() -> bool,
+) -> Result<Vec<Vec<u32>>, Fault> {
     let each = |at: usize| {
         if over() {
             return Err(overdue());
@@ -269,9 +320,9 @@ fn tokenise(tokens: &Tokens, texts: &Texts, cut: bool, over: impl Fn() -> bool) 
             Texts::Words(texts) => tokens.of_text(&texts[at], cut),
             Texts::Tokens(texts) => tokens.of_tokens(&texts[at], cut),
         };
-        named(at, made)
+        made.map_err(|error| named(texts, at, &error))
     };
-    (0..texts.len()).map(each).collect()
+    range.map(each).collect()
 }
 
 /// Texts in groups of at most `together` pieces, each with others of about its length; one that has more is alone.

@@ -105,6 +105,17 @@ impl Lane {
         self.inside.lock().queue.together(rows)
     }
 
+    /// How many rows of one caller are to be here at the same time: a run for each worker, and what follows it.
+    pub(crate) fn window(&self) -> usize {
+        self.inside.lock().queue.window()
+    }
+
+    /// Refuses `rows` at once that would not be done in time, when they come bit by bit after `behind` others of their caller.
+    pub(crate) fn expect(&self, rows: usize, behind: usize, deadline: Deadline) -> Result<(), Fault> {
+        let expected = self.inside.lock().queue.expect(rows, behind, deadline.instant(), Instant::now());
+        expected.map_err(|refusal| self.refused(refusal))
+    }
+
     /// Room for rows that are still to be made, so that what would be refused is refused before work goes into it.
     pub(crate) fn promise(self: &Arc<Self>, rows: usize, deadline: Deadline) -> Result<Promise, Fault> {
         let reserved = self.inside.lock().queue.reserve(rows, deadline.instant(), Instant::now());

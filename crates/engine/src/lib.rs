@@ -25,6 +25,7 @@ mod model;
 mod observe;
 mod scores;
 mod settings;
+mod shares;
 mod state;
 mod turns;
 mod warm_up;

@@ -12,12 +12,12 @@ pub(crate) struct Turns(Arc<Semaphore>);
 /// One turn, which the thread holds: a caller that leaves does not end the work.
 pub(crate) type Turn = OwnedSemaphorePermit;
 
-impl Turns {
-    /// One for each core.
-    pub(crate) fn of_cores() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, usize::from))
-    }
+/// As many threads as can work at the same time.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
+impl Turns {
     pub(crate) fn new(count: usize) -> Self {
         Self(Arc::new(Semaphore::new(count)))
     }

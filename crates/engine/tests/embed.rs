@@ -72,7 +72,8 @@ fn cosine(one: &[f32], other: &[f32]) -> f32 {
     dot(one, other) / (dot(one, one) * dot(other, other)).sqrt()
 }
 
-const RAW: EmbedOptions = EmbedOptions { normalise: Some(false), dimensions: None, truncate: false };
+const RAW: EmbedOptions =
+    EmbedOptions { normalise: Some(false), dimensions: None, truncate: false, owner: String::new() };
 
 #[tokio::test]
 async fn vectors_are_those_of_the_reference_together_and_alone() {
@@ -132,8 +133,8 @@ async fn vectors_are_normalised_and_cut_as_asked_and_as_the_model_says() {
     for (toml, normalises) in [(TINY, true), (raw.as_str(), false)] {
         let (_house, model) = tiny("tiny-bert", toml).await;
         for (normalise, dimensions) in [(None, None), (Some(true), Some(5)), (Some(false), Some(5)), (None, Some(24))] {
-            let options = EmbedOptions { normalise, dimensions, truncate: false };
-            let came = model.embed(words(&["The ship moves."]), options, patient()).await.expect("a vector");
+            let options = EmbedOptions { normalise, dimensions, ..RAW };
+            let came = model.embed(words(&["The ship moves."]), options.clone(), patient()).await.expect("a vector");
             let cut = &vector[..dimensions.unwrap_or(24)];
             let expected = if normalise.unwrap_or(normalises) { scaled(cut) } else { cut.to_vec() };
             assert_near(&vectors(&came)[0], &expected, NEAR, &format!("{options:?}"));
@@ -157,7 +158,7 @@ async fn a_text_that_is_too_long_is_refused_with_both_numbers_or_cut() {
     let fault = refused(words(&[&"ship ".repeat(1000)])).await;
     assert!(fault.message.contains("5000 bytes") && fault.message.contains("40 tokens"), "{fault}");
     let cut = EmbedOptions { truncate: true, ..RAW };
-    let shortened = model.embed(words(&[&long]), cut, patient()).await.expect("is cut");
+    let shortened = model.embed(words(&[&long]), cut.clone(), patient()).await.expect("is cut");
     let whole = model.embed(words(&["ship ".repeat(38).trim()]), RAW, patient()).await.expect("fits exactly");
     assert_eq!((shortened.token_counts[0], whole.token_counts[0]), (40, 40));
     assert_near(&vectors(&shortened)[0], &vectors(&whole)[0], NEAR, "what was cut does not count");
@@ -208,6 +209,29 @@ async fn answers_larger_than_a_frame_are_refused_before_they_are_made() {
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::TooLarge, Some("texts")));
     assert!(fault.message.contains("3936 bytes, the limit is 3840"), "{fault}");
     assert!(model.embed(words(&["x"; 40]), RAW, patient()).await.is_ok());
+}
+
+/// A call filled the queue: others were refused, and those that were not came after all of it.
+#[tokio::test]
+async fn a_caller_with_thousands_of_texts_keeps_no_other_waiting() {
+    let (_house, model) =
+        tiny("tiny-bert", "task = \"embed\"\n[embed]\nmax_tokens = 40\n[limits]\nqueue_rows = 64\n").await;
+    let of = |owner: &str| EmbedOptions { owner: owner.to_owned(), ..RAW };
+    let many = {
+        let (model, options) = (Arc::clone(&model), of("many"));
+        let text = "ship ".repeat(38);
+        tokio::spawn(async move { model.embed(words(&vec![text.trim(); 2048]), options, patient()).await })
+    };
+    while model.load().0 + model.load().1 == 0 {
+        assert!(!many.is_finished(), "it was not taken");
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        model.embed(words(&["The ship moves."]), of("one"), patient()).await.expect("there is room");
+    }
+    assert!(!many.is_finished(), "it was served first");
+    let all = many.await.expect("it does not panic").expect("vectors");
+    assert_eq!(all.token_counts.len(), 2048);
 }
 
 #[tokio::test]

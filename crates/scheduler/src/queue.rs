@@ -131,6 +131,14 @@ impl<T> Queue<T> {
         self.curve.best(share.min(self.limits.max_rows))
     }
 
+    /// How many rows of one caller are worth having here at the same time: a run for each worker and one to follow, and no more
+    /// than leaves room for others.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        let runs = 2 * self.limits.workers.max(1) * self.together(usize::MAX);
+        runs.min(self.limits.queue_rows / 2).max(1)
+    }
+
     /// How long `rows` will keep the workers busy.
     fn backlog(&self, rows: usize) -> Duration {
         if rows == 0 {
@@ -174,6 +182,18 @@ impl<T> Queue<T> {
         self.is_in_time(self.backlog(rows), self.rows + self.reserved, deadline, now)?;
         self.reserved += rows;
         Ok(())
+    }
+
+    /// Whether rows that will come bit by bit, after `behind` others of the same caller that wait elsewhere, would be in time.
+    ///
+    /// # Errors
+    /// The [`Refusal`]; full when that caller has more behind than may wait.
+    pub fn expect(&self, rows: usize, behind: usize, deadline: Instant, now: Instant) -> Result<(), Refusal> {
+        if behind > 0 && behind + rows > self.limits.queue_rows {
+            let retry_after = self.backlog(behind).max(Duration::from_millis(1));
+            return Err(Refusal::Full { waiting: behind, limit: self.limits.queue_rows, retry_after });
+        }
+        self.is_in_time(self.backlog(rows), self.rows + self.reserved + behind, deadline, now)
     }
 
     /// Gives back what [`Queue::reserve`] promised.
@@ -297,6 +317,20 @@ mod tests {
             Next::Batch(entries) => entries.into_iter().map(|entry| entry.payload).collect(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_comes_bit_by_bit_is_measured_by_what_its_caller_has_waiting() {
+        let now = Instant::now();
+        let mut queue: Queue<u32> = Queue::new(LIMITS, Curve::new(vec![(1, millis(10)), (8, millis(10))]));
+        let late = now + Duration::from_secs(60);
+        assert_eq!(queue.expect(1_000, 0, late, now), Ok(()), "its caller has nothing else");
+        assert!(matches!(queue.expect(60, 5, late, now), Err(Refusal::Full { waiting: 5, limit: 64, .. })));
+        assert_eq!(queue.expect(60, 4, late, now), Ok(()));
+        // 16 rows are one run of 8 for each of the two workers.
+        assert!(matches!(queue.expect(16, 16, now + millis(15), now), Err(Refusal::TooLate { .. })));
+        assert_eq!(queue.expect(16, 16, now + millis(25), now), Ok(()));
+        assert!(queue.push(1, 8, true, late, now).is_ok() && queue.rows() == 8, "nothing was held");
     }
 
     #[test]

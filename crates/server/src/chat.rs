@@ -2,10 +2,12 @@
 
 mod convert;
 mod pieces;
+mod seats;
 mod stream;
 mod streams;
 mod tally;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{Answers, Model};
@@ -15,10 +17,11 @@ use idl::chat::{ChatReply, ChatRequest, NextReply, NextRequest, StartReply, Star
 use rpc::CallContext;
 use units::{Deadline, RequestId};
 
-pub(crate) use streams::{Limits, Streams, before_the_end};
-pub(crate) use tally::Talked;
+pub(crate) use seats::Seats;
+pub(crate) use streams::{Limits, Numbers, Streams, before_the_end};
+pub(crate) use tally::{Talk, Talked};
 
-use crate::methods::{Context, Methods};
+use crate::methods::{Context, Methods, owner};
 use crate::record::{About, Origin, Spent};
 use stream::Opening;
 use tally::Tally;
@@ -27,21 +30,12 @@ use tally::Tally;
 const WAIT: i32 = 10_000;
 const LONGEST_WAIT: i32 = 30_000;
 
-/// Most bytes of a caller's own name that count.
-const NAME: usize = 128;
-
 /// What all calls of `Chat` share.
 pub(crate) struct Chats {
     pub(crate) streams: Streams,
+    pub(crate) seats: Seats,
     /// Of a chat that names no timeout.
     pub(crate) deadline: Duration,
-}
-
-/// Whose prefixes and streams they are. What a caller calls itself proves nothing, so it only ever keeps apart what one address asks
-/// for several, as a gateway does; all of them together are bounded by the models' slots and waiting prompts.
-fn owner(call: &CallContext, base: Option<&Base>) -> String {
-    let name = base.and_then(|base| base.caller.as_deref()).unwrap_or_default();
-    format!("{} {}", call.peer.caller(), &name[..name.floor_char_boundary(NAME)])
 }
 
 fn text(request_id: &RequestId) -> Option<String> {
@@ -49,10 +43,10 @@ fn text(request_id: &RequestId) -> Option<String> {
 }
 
 /// Everything of all answers, when they have ended.
-async fn whole(mut answers: Answers, wants_logprobs: bool, tally: &mut Tally) -> Result<Vec<idl::chat::Choice>, Fault> {
+async fn whole(mut answers: Answers, wants_logprobs: bool, talk: &Talk) -> Result<Vec<idl::chat::Choice>, Fault> {
     let mut choices = convert::Choices::new(answers.count(), wants_logprobs);
     while let Some(said) = answers.next().await? {
-        tally.count(&said);
+        talk.count(&said);
         choices.take(said);
     }
     Ok(choices.into_wire())
@@ -62,20 +56,24 @@ impl idl::Chat for Methods {
     type Context = Context;
 
     async fn complete(&self, cx: Context, request: ChatRequest) -> Result<ChatReply, idl::fault::Fault> {
-        let seen = std::sync::Arc::clone(&cx.model);
-        let about = About::new(request.model.as_deref(), 1);
+        let seen = Arc::clone(&cx.model);
+        let talk = Talk::default();
+        let about = About::chat(request.model.as_deref(), &talk);
         self.run("complete", cx, about, request, |request, request_id, call| async move {
             let model = self.find(request.model.as_deref(), request.version.as_deref(), &seen)?;
             let scope = self.scope(request.base.as_ref(), &call, self.chats.deadline);
             let owner = owner(&call, request.base.as_ref());
+            let _seat = self.chats.seats.take(&owner, request.n)?;
             let wants_logprobs = request.logprobs.is_some();
             let answers = model.chat(convert::ask(request, owner)?, scope).await?;
-            let mut tally = Tally::new(call.received, answers.prompt_tokens(), answers.count());
+            talk.begin(Tally::new(call.received, answers.prompt_tokens(), answers.count()));
             let choices = tokio::select! {
-                choices = whole(answers, wants_logprobs, &mut tally) => choices?,
+                choices = whole(answers, wants_logprobs, &talk) => choices?,
                 () = self.chats.streams.cut() => return Err(streams::drained()),
             };
-            let talked = tally.talked("ok");
+            let Some(talked) = talk.talked("ok") else {
+                return Err(Fault::internal("a chat has ended and was not counted"));
+            };
             let reply = ChatReply {
                 choices: Some(choices),
                 usage: Some(convert::usage(&talked)),
@@ -90,8 +88,10 @@ impl idl::Chat for Methods {
     }
 
     async fn start(&self, cx: Context, request: StartRequest) -> Result<StartReply, idl::fault::Fault> {
-        let seen = std::sync::Arc::clone(&cx.model);
+        let seen = Arc::clone(&cx.model);
         let about = About::new(request.chat.as_ref().and_then(|chat| chat.model.as_deref()), 1);
+        // From here on: a drain that begins before the stream is open ends with the stream, too.
+        let hold = self.chats.streams.hold();
         self.run("start", cx, about, request, |request, request_id, call| async move {
             let chat = request.chat.unwrap_or_default();
             let key = request.stream_key.as_deref().unwrap_or_default();
@@ -102,13 +102,15 @@ impl idl::Chat for Methods {
             let model = self.find(chat.model.as_deref(), chat.version.as_deref(), &seen)?;
             let scope = self.scope(request.base.as_ref(), &call, self.chats.deadline);
             let owner = owner(&call, request.base.as_ref());
-            let bound = request.bound.unwrap_or(false).then(|| std::sync::Arc::clone(&call.peer));
-            let stream = self.chats.streams.start(owner.clone(), key, bound, |seat| async {
+            let bound = request.bound.unwrap_or(false).then(|| Arc::clone(&call.peer));
+            let key = (owner.clone(), key);
+            let stream = self.chats.streams.start(key.clone(), bound, scope.deadline, || async {
+                let seat = self.chats.seats.take(&owner, chat.n)?;
                 let ask = convert::ask(chat, owner)?;
                 let answers = model.chat(ask, scope).await?;
                 let opening = opening(model, &answers, &request_id);
                 let origin = Origin::new(&call, request_id.clone(), model.name().as_str(), self.requests);
-                Ok(self.chats.streams.open(opening, answers, origin, seat))
+                Ok(self.chats.streams.open(opening, key, answers, origin, seat, hold))
             });
             let opening = stream.await?.opening.clone();
             let reply = StartReply {

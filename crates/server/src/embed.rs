@@ -7,7 +7,7 @@ use fault::Fault;
 use idl::inference::{EmbedReply, EmbedRequest};
 
 use crate::convert;
-use crate::methods::{Context, Methods};
+use crate::methods::{Context, Methods, owner};
 use crate::record::{About, Spent};
 
 impl Methods {
@@ -26,6 +26,7 @@ impl Methods {
                 normalise: request.normalise,
                 dimensions: request.dimensions.map(dimensions).transpose()?,
                 truncate: request.truncate.unwrap_or(false),
+                owner: owner(&call, request.base.as_ref()),
             };
             let texts = match (request.texts, request.tokens) {
                 (Some(texts), None) => Texts::Words(texts),

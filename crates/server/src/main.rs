@@ -19,7 +19,7 @@ use runtime::Runtime;
 use tracing::info;
 
 use crate::calls::Calls;
-use crate::chat::{Chats, Streams};
+use crate::chat::{Chats, Seats, Streams};
 use crate::methods::Methods;
 use crate::metrics::{ModelLabels, ServerMetrics};
 use crate::service::Services;
@@ -137,7 +137,11 @@ async fn serve(
         engine: Arc::clone(&engine),
         metrics: Arc::clone(&ours),
         calls: Calls::default(),
-        chats: Chats { streams: streams.clone(), deadline: settings.chat.deadline },
+        chats: Chats {
+            streams: streams.clone(),
+            seats: Seats::new(settings.chat.answers_per_caller),
+            deadline: settings.chat.deadline,
+        },
         requests: settings.log.requests,
         longest: settings.limits.longest_deadline,
         top_k: settings.limits.top_k,

@@ -26,6 +26,9 @@ use crate::record::{About, Record, Spent, bounded};
 /// Labels that an answer has when the caller does not say how many.
 const TOP_K: i32 = 5;
 
+/// Most bytes of a caller's own name that count.
+const CALLER: usize = 128;
+
 /// How far a handler has come: not begun, begun, or done so many nanoseconds after the call was received, which is where
 /// encoding the answer begins.
 #[derive(Clone, Default)]
@@ -53,6 +56,13 @@ impl Finished {
         let nanos = self.0.load(Ordering::Relaxed);
         (nanos > Self::BEGUN).then(|| received.elapsed().saturating_sub(Duration::from_nanos(nanos)))
     }
+}
+
+/// Whose prefixes, streams and shares they are. What a caller calls itself proves nothing, so it only ever keeps apart what one
+/// address asks for several, as a gateway does; all of them together are bounded by what models take.
+pub(crate) fn owner(call: &CallContext, base: Option<&idl::base::Base>) -> String {
+    let name = base.and_then(|base| base.caller.as_deref()).unwrap_or_default();
+    format!("{} {}", call.peer.caller(), &name[..name.floor_char_boundary(CALLER)])
 }
 
 /// What comes with a call.

@@ -18,6 +18,8 @@ use rpc::{Limit, Refusal};
 use units::ModelName;
 use wire::Sniffed;
 
+use crate::chat::Numbers;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabels {
     model: String,
@@ -76,8 +78,7 @@ pub(crate) struct ServerMetrics {
     generated_tokens: Family<ModelLabels, Counter>,
     embedded_texts: Family<ModelLabels, Counter>,
     embedded_tokens: Family<ModelLabels, Counter>,
-    /// Streams that have not ended.
-    pub(crate) streams: Gauge,
+    pub(crate) streams: Numbers,
     calls: HashMap<(&'static str, &'static str), Counter>,
     connections: Gauge,
     connections_total: Counter,
@@ -143,7 +144,7 @@ impl ServerMetrics {
             generated_tokens: Family::default(),
             embedded_texts: Family::default(),
             embedded_tokens: Family::default(),
-            streams: Gauge::default(),
+            streams: Numbers::default(),
             calls,
             connections: Gauge::default(),
             connections_total: Counter::default(),
@@ -171,7 +172,9 @@ impl ServerMetrics {
             chat.register("prompt_tokens", "Tokens of prompts that got a slot", this.prompt_tokens.clone());
             chat.register("cached_tokens", "... that the cache held already", this.cached_tokens.clone());
             chat.register("generated_tokens", "Tokens generated", this.generated_tokens.clone());
-            chat.register("streams", "Streams that have not ended", this.streams.clone());
+            chat.register("streams", "Streams that have not ended", this.streams.open.clone());
+            chat.register("ended_streams", "Streams that can still be asked for", this.streams.ended.clone());
+            chat.register("displaced_streams", "... that were forgotten to make room", this.streams.displaced.clone());
             let embed = registry.sub_registry_with_prefix("embed");
             embed.register("texts", "Texts made vectors of", this.embedded_texts.clone());
             embed.register("tokens", "Tokens of those texts", this.embedded_tokens.clone());

@@ -13,7 +13,7 @@ use rpc::CallContext;
 use tracing::info;
 use units::RequestId;
 
-use crate::chat::Talked;
+use crate::chat::{Talk, Talked};
 use crate::methods::Methods;
 
 /// Most bytes of a fault's message: those of ours have at most a few hundred, and what callers wrote stands in them.
@@ -26,11 +26,17 @@ const NAME: usize = 128;
 pub(crate) struct About {
     model: String,
     rows: usize,
+    /// What it has come to so far, of a call that is a whole chat.
+    talk: Option<Talk>,
 }
 
 impl About {
     pub(crate) fn new(model: Option<&str>, rows: usize) -> Self {
-        Self { model: start_of(model.unwrap_or_default(), NAME).to_owned(), rows }
+        Self { model: start_of(model.unwrap_or_default(), NAME).to_owned(), rows, talk: None }
+    }
+
+    pub(crate) fn chat(model: Option<&str>, talk: &Talk) -> Self {
+        Self { talk: Some(talk.clone()), ..Self::new(model, 1) }
     }
 }
 
@@ -126,18 +132,23 @@ impl<'a> Record<'a> {
         match spent {
             Ok(Spent::Run(timing)) => self.tell(None, timing, None),
             Ok(Spent::Texts(timing, tokens)) => self.tell(None, timing, Some(*tokens)),
-            Ok(Spent::Chat(talked)) => {
-                self.methods.metrics.call(self.method, "ok");
-                let requests = self.methods.requests;
-                Origin::new(&self.call, self.request_id.clone(), &self.about.model, requests).tell(
-                    self.method,
-                    None,
-                    talked,
-                );
-            }
+            Ok(Spent::Chat(talked)) => self.tell_chat(None, talked),
             Ok(Spent::Elsewhere) => self.methods.metrics.call(self.method, "ok"),
-            Err(fault) => self.tell(Some(fault), &engine::Timing::default(), None),
+            Err(fault) => self.tell_fault(fault),
         }
+    }
+
+    fn tell_fault(&self, fault: &Fault) {
+        match self.about.talk.as_ref().and_then(|talk| talk.talked(fault.code())) {
+            Some(talked) => self.tell_chat(Some(fault), &talked),
+            None => self.tell(Some(fault), &engine::Timing::default(), None),
+        }
+    }
+
+    fn tell_chat(&self, fault: Option<&Fault>, talked: &Talked) {
+        self.methods.metrics.call(self.method, fault.map_or("ok", |fault| fault.kind.row().code));
+        let origin = Origin::new(&self.call, self.request_id.clone(), &self.about.model, self.methods.requests);
+        origin.tell(self.method, fault, talked);
     }
 
     fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing, tokens: Option<usize>) {
@@ -176,7 +187,7 @@ impl Drop for Record<'_> {
         } else {
             Fault::new(Kind::Cancelled, "the caller left, or the drain ended")
         };
-        self.tell(Some(&why), &engine::Timing::default(), None);
+        self.tell_fault(&why);
     }
 }
 

@@ -10,10 +10,10 @@ use runtime::{DeviceWish, LibraryChoice};
 use serde::{Deserialize, Serialize};
 use units::ModelName;
 
-/// No wait of ours makes sense for longer, and clocks overflow somewhere beyond it.
 /// What a frame holds of an answer besides the outputs' bytes: names, shapes, ids, timings.
 const REPLY_HEAD: u64 = 64 << 10;
 
+/// No wait of ours makes sense for longer, and clocks overflow somewhere beyond it.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The file `config/server.toml` shows every key.
@@ -91,9 +91,12 @@ pub(crate) struct Chat {
     /// A stream that nobody reads for so long is ended, and forgotten once it has ended.
     #[serde(with = "humantime_serde")]
     pub(crate) reader_gone: Duration,
-    /// What a stream may hold that its reader has not acknowledged.
+    /// Memory of what a stream holds that its reader has not acknowledged.
     pub(crate) kept: Size,
-    pub(crate) streams_per_caller: usize,
+    /// Streams that have ended and may still be asked for, in all; a quarter of them of one caller.
+    pub(crate) ended_streams: usize,
+    /// Answers that are in work or wait, in streams and whole ones; one that asks for n has n.
+    pub(crate) answers_per_caller: usize,
 }
 
 impl Default for Settings {
@@ -136,8 +139,10 @@ impl Default for Settings {
                 deadline: Duration::from_secs(120),
                 first_token: engine.first_token,
                 reader_gone: Duration::from_secs(15),
-                kept: Size::bytes(256 << 10),
-                streams_per_caller: 64,
+                // A whole answer of 2,048 tokens has half of it.
+                kept: Size::mib(1),
+                ended_streams: 1_024,
+                answers_per_caller: 64,
             },
             log: chassis::logs::Settings::default(),
         }
@@ -173,7 +178,8 @@ impl Settings {
             ("limits.decoded", limits.decoded.as_u64(), 1..=1 << 44),
             // Less than one token's log-probabilities need would end every such stream; more fits no frame.
             ("chat.kept", self.chat.kept.as_u64(), 4_096..=8 << 20),
-            ("chat.streams_per_caller", self.chat.streams_per_caller as u64, 1..=1_000_000),
+            ("chat.ended_streams", self.chat.ended_streams as u64, 1..=1_000_000),
+            ("chat.answers_per_caller", self.chat.answers_per_caller as u64, 1..=1_000_000),
             ("limits.decode_threads", limits.decode_threads as u64, 0..=1_024),
         ] {
             settings::within(key, value, allowed)?;
@@ -227,7 +233,7 @@ impl Settings {
         crate::chat::Limits {
             reader_gone: self.chat.reader_gone,
             kept: self.chat.kept.as_u64() as usize,
-            per_caller: self.chat.streams_per_caller,
+            ended: self.chat.ended_streams,
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::info;
 use super::{LONGEST_NAME, Slots, Speaker};
 use crate::load_failure::LoadFailure;
 use crate::model::Model;
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 
 /// More answers at the same time than this would each be slower than a person reads, on any device that is served.
 const MOST_SLOTS: usize = 256;
@@ -58,7 +58,7 @@ pub(crate) fn load(model: &Model, session: Session, stop: &Stop) -> Result<Speak
         slots,
         tokens: count,
         longest,
-        tokenizing: Turns::of_cores(),
+        tokenizing: Turns::new(turns::cores()),
         owners: RandomState::new(),
         died: OnceLock::new(),
     })

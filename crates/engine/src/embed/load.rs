@@ -10,7 +10,8 @@ use crate::embed::form::{Form, PIECE, pieces};
 use crate::embed::tokens::Tokens;
 use crate::load_failure::LoadFailure;
 use crate::model::Model;
-use crate::turns::Turns;
+use crate::shares::Shares;
+use crate::turns::{self, Turns};
 use crate::warm_up::Clock;
 
 /// The length that the curve is measured with: most texts are sentences.
@@ -87,7 +88,13 @@ pub(crate) fn load(
     let most_pieces = curve.last().map_or(most_pieces, |(size, _)| (*size).max(longest));
     let most_texts = if form.joins { (most_pieces / pieces(USUAL)).max(1) } else { 1 };
     Ok(Loaded {
-        embedder: Embedder { tokens: tokens.into(), tokenizing: Turns::of_cores(), form: form.clone(), dimensions },
+        embedder: Embedder {
+            tokens: tokens.into(),
+            tokenizing: Turns::new(turns::cores()),
+            shares: Shares::default(),
+            form: form.clone(),
+            dimensions,
+        },
         form,
         curve,
         most_pieces,

@@ -6,11 +6,14 @@
 use std::collections::VecDeque;
 
 use fault::Fault;
-use idl::chat::{Piece, TokenLogprob};
+use idl::chat::{AlternativeToken, Piece, TokenLogprob};
 use idl::fault::FaultCode;
 
-/// What a log-probability costs besides its bytes.
-const ENTRY: usize = 32;
+/// What a piece costs in memory besides its text, and a log-probability besides its bytes: the structs, and what the allocator
+/// rounds up to. The texts of most tokens are a few bytes, so these are nearly all of it.
+const PIECE: usize = size_of::<(Piece, usize)>() + 16;
+const LOGPROB: usize = size_of::<TokenLogprob>() + 64;
+const ALTERNATIVE: usize = size_of::<AlternativeToken>() + 64;
 
 pub(super) struct Pieces {
     /// Number of the first one kept.
@@ -109,13 +112,16 @@ pub(super) fn broken(fault: &Fault) -> Piece {
     }
 }
 
+/// What a piece costs in memory.
 fn size(piece: &Piece) -> usize {
+    let bytes = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let other = |other: &AlternativeToken| ALTERNATIVE + bytes(&other.bytes) + text(&other.text);
     let one = |token: &TokenLogprob| {
         let others = token.top.iter().flatten();
-        let others = others.map(|other| ENTRY + 2 * other.bytes.as_ref().map_or(0, bytes::Bytes::len)).sum::<usize>();
-        ENTRY + 2 * token.bytes.as_ref().map_or(0, bytes::Bytes::len) + others
+        LOGPROB + bytes(&token.bytes) + text(&token.text) + others.map(|it| other(it)).sum::<usize>()
     };
-    piece.text.as_ref().map_or(0, String::len) + piece.logprobs.iter().flatten().map(one).sum::<usize>()
+    PIECE + text(&piece.text) + text(&piece.error_message) + piece.logprobs.iter().flatten().map(one).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn asking_again_gives_the_same_and_asking_further_forgets() {
-        let mut pieces = Pieces::new(100);
+        let mut pieces = Pieces::new(4 * PIECE);
         for word in ["a", "b", "c"] {
             pieces.push(text(word)).expect("there is room");
         }
@@ -150,13 +156,32 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_too_far_behind_is_told_and_one_that_reads_is_not() {
-        let mut pieces = Pieces::new(10);
-        pieces.push(text("0123456789ab")).expect("alone it is always kept");
-        assert_eq!(pieces.push(text("x")), Err(Behind { limit: 10 }));
+        let limit = 2 * PIECE + 10;
+        let behind = Err(Behind { limit });
+        let mut pieces = Pieces::new(limit);
+        pieces.push(text(&"x".repeat(limit))).expect("alone it is always kept");
+        assert_eq!(pieces.push(text("x")), behind);
         assert!(pieces.since(1).expect("in range").is_empty());
         pieces.push(text("01234")).expect("there is room again");
         pieces.push(text("56789")).expect("there is room");
-        assert_eq!(pieces.push(text("x")), Err(Behind { limit: 10 }));
+        assert_eq!(pieces.push(text("")), behind, "a piece costs something without any text");
+    }
+
+    /// Pieces of one character counted one byte each, and took two hundred.
+    #[test]
+    fn what_is_counted_is_what_pieces_take_in_memory() {
+        let piece = text("x");
+        assert!(size(&piece) >= size_of::<Piece>() && size(&piece) < 400, "{}", size(&piece));
+        let other = AlternativeToken {
+            token: Some(1),
+            text: Some(" word".to_owned()),
+            bytes: Some(bytes::Bytes::from_static(b" word")),
+            logprob: Some((-1.0).into()),
+        };
+        let token = TokenLogprob { top: Some(vec![Box::new(other); 20]), ..TokenLogprob::default() };
+        let with_others = Piece { logprobs: Some(vec![token]), ..piece };
+        let each = (size(&with_others) - PIECE) / 20;
+        assert!((100..250).contains(&each), "{each} bytes for an alternative");
     }
 
     #[test]

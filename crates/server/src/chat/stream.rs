@@ -18,6 +18,9 @@ use super::pieces::{Behind, Pieces, broken};
 use super::streams::drained;
 use super::tally::{Talked, Tally};
 
+/// How long a stream whose last piece was acknowledged is kept: a question that was sent twice still finds it.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
 /// What `start` answers.
 #[derive(Clone)]
 pub(super) struct Opening {
@@ -53,6 +56,10 @@ pub(crate) struct Stream {
     /// The connection whose loss ends it.
     bound: watch::Sender<Option<Arc<Peer>>>,
     stop: CancellationToken,
+    /// All pieces were acknowledged, and nothing comes any more.
+    acknowledged: CancellationToken,
+    /// It has ended and must make room.
+    displaced: CancellationToken,
     /// Keeps the process from ending until the last piece was read.
     hold: Mutex<Option<TaskTrackerToken>>,
 }
@@ -74,6 +81,8 @@ impl Stream {
             reading: watch::Sender::new(Reading { readers: 0, since: Instant::now() }),
             bound: watch::Sender::new(None),
             stop: CancellationToken::new(),
+            acknowledged: CancellationToken::new(),
+            displaced: CancellationToken::new(),
             hold: Mutex::new(Some(hold)),
         }
     }
@@ -109,6 +118,9 @@ impl Stream {
             if ended {
                 // The last piece is on its way; the connection sees to it that it arrives.
                 self.hold.lock().take();
+                if pieces.is_empty() {
+                    self.acknowledged.cancel();
+                }
             }
             let waits = pieces.is_empty() && !ended;
             if !waits || tokio::time::timeout_at(until, changed).await.is_err() {
@@ -122,8 +134,26 @@ impl Stream {
         Reader(self)
     }
 
+    /// A stream that has ended makes room.
+    pub(super) fn displace(&self) {
+        self.displaced.cancel();
+    }
+
+    /// Resolves when a stream that has ended need not be kept any more: questions after its end do not prolong that.
+    pub(super) async fn unwanted(&self, until: std::time::Instant) {
+        let known = async {
+            self.acknowledged.cancelled().await;
+            tokio::time::sleep(ASKED_AGAIN).await;
+        };
+        tokio::select! {
+            () = known => {}
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = self.displaced.cancelled() => {}
+        }
+    }
+
     /// Resolves when nobody has read for so long.
-    pub(super) async fn unread(&self, limit: Duration) {
+    async fn unread(&self, limit: Duration) {
         let mut reading = self.reading.subscribe();
         loop {
             let now = *reading.borrow_and_update();
@@ -270,8 +300,6 @@ impl Stream {
     fn end(&self, piece: Piece) {
         self.pieces.lock().end(piece);
         self.changed.notify_waiters();
-        // Whoever wants the last piece has as long for it as for any other.
-        self.reading.send_modify(|reading| reading.since = Instant::now());
     }
 }
 

@@ -1,28 +1,29 @@
 //! The streams of this process: which there are, whose they are, and how long.
 //!
 //! Promises: an id cannot be guessed and names the process; the same key of the same caller is the same stream; a stream that has
-//! ended is forgotten when nobody has asked for so long as ends one that goes on. What is kept of ended ones is bounded by what
-//! can be generated in that time.
+//! ended is forgotten a while after its end, sooner when its last piece was acknowledged or when it must make room: how many of
+//! them are kept has a bound, in all and of one caller.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Answers;
 use fault::Fault;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rpc::{Drain, Peer};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use units::Deadline;
 
+use super::seats::Seat;
 use super::stream::{Opening, Stream};
 use super::tally::Tally;
 use crate::record::Origin;
-
-/// When a caller that has too many streams is to try again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What streams may take.
 #[derive(Clone, Copy)]
@@ -31,8 +32,19 @@ pub(crate) struct Limits {
     pub(crate) reader_gone: Duration,
     /// Bytes of unacknowledged pieces of one stream.
     pub(crate) kept: usize,
-    /// Streams of one caller that have not ended.
-    pub(crate) per_caller: usize,
+    /// Streams that have ended and are kept; a quarter of them of one caller.
+    pub(crate) ended: usize,
+}
+
+/// What is told of streams.
+#[derive(Clone, Default)]
+pub(crate) struct Numbers {
+    /// Those that have not ended.
+    pub(crate) open: Gauge,
+    /// Those that have, and may still be asked for.
+    pub(crate) ended: Gauge,
+    /// Those that were forgotten to make room.
+    pub(crate) displaced: Counter,
 }
 
 type Key = (String, [u8; 16]);
@@ -48,7 +60,7 @@ struct Shared {
     drain: Drain,
     /// The time of the drain is nearly over: what still goes on ends now.
     cut: CancellationToken,
-    open: Gauge,
+    numbers: Numbers,
     held: Mutex<Held>,
 }
 
@@ -57,8 +69,8 @@ struct Held {
     by_id: HashMap<String, Arc<Stream>>,
     /// Set once the stream is there; until then several that start it wait for one of them.
     by_key: HashMap<Key, Arc<OnceCell<Arc<Stream>>>>,
-    /// Streams that have not ended, by caller.
-    open: HashMap<String, usize>,
+    /// Ids and keys of the streams that have ended, in the order of their ends.
+    ended: VecDeque<(String, Key)>,
 }
 
 /// What still goes on when the drain's time is over is told.
@@ -67,9 +79,9 @@ pub(super) fn drained() -> Fault {
 }
 
 impl Streams {
-    pub(crate) fn new(instance: String, limits: Limits, drain: Drain, open: Gauge) -> Self {
+    pub(crate) fn new(instance: String, limits: Limits, drain: Drain, numbers: Numbers) -> Self {
         let held = Mutex::default();
-        Self(Arc::new(Shared { instance, limits, drain, cut: CancellationToken::new(), open, held }))
+        Self(Arc::new(Shared { instance, limits, drain, cut: CancellationToken::new(), numbers, held }))
     }
 
     /// Ends everything that goes on, each with a last piece.
@@ -102,83 +114,130 @@ impl Streams {
     /// The stream that this caller has started with this key, or the one that `make` opens now.
     ///
     /// # Errors
-    /// Those of `make`; Overloaded when the caller has too many.
+    /// Those of `make`; DeadlineExceeded, also when it is another call with this key that takes so long.
     pub(super) async fn start<W>(
         &self,
-        caller: String,
-        key: [u8; 16],
+        key: Key,
         bound: Option<Arc<Peer>>,
-        make: impl FnOnce(Seat) -> W,
+        deadline: Deadline,
+        make: impl FnOnce() -> W,
     ) -> Result<Arc<Stream>, Fault>
     where
         W: Future<Output = Result<Arc<Stream>, Fault>>,
     {
-        let key = (caller, key);
         let cell = Arc::clone(self.0.held.lock().by_key.entry(key.clone()).or_default());
         let _unused = Unused { shared: &self.0, key: &key, cell: &cell };
-        let open = async || make(self.seat(&key)?).await;
-        let stream = cell.get_or_try_init(open).await?;
+        let opened = tokio::time::timeout_at(deadline.instant().into(), cell.get_or_try_init(make)).await;
+        let overdue = |_| Fault::deadline_exceeded("the deadline passed before the stream was open");
+        let stream = opened.map_err(overdue)??;
         if let Some(peer) = bound {
             stream.bind(peer);
         }
         Ok(Arc::clone(stream))
     }
 
-    fn seat(&self, key: &Key) -> Result<Seat, Fault> {
-        let (caller, limit) = (&key.0, self.0.limits.per_caller);
-        let mut held = self.0.held.lock();
-        let open = held.open.entry(caller.clone()).or_default();
-        if *open >= limit {
-            let message = format!("{open} streams of this caller are open, which is the limit");
-            return Err(Fault::overloaded(message).with_retry_after(TRY_AGAIN));
-        }
-        *open += 1;
-        self.0.open.inc();
-        Ok(Seat { shared: Arc::clone(&self.0), key: key.clone() })
+    /// Keeps the process from ending, for a stream that is about to be opened.
+    pub(super) fn hold(&self) -> TaskTrackerToken {
+        self.0.drain.hold()
     }
 
     /// Opens a stream over `answers`, which goes on by itself from here.
-    pub(super) fn open(&self, opening: Opening, answers: Answers, origin: Origin, seat: Seat) -> Arc<Stream> {
+    pub(super) fn open(
+        &self,
+        opening: Opening,
+        key: Key,
+        answers: Answers,
+        origin: Origin,
+        seat: Seat,
+        hold: TaskTrackerToken,
+    ) -> Arc<Stream> {
         let shared = Arc::clone(&self.0);
         let id = format!("{}.{}", shared.instance, uuid::Uuid::new_v4().simple());
         let opening = Opening { stream_id: id.clone(), ..opening };
         let tally = Tally::new(origin.received, opening.prompt_tokens, answers.count());
-        let stream = Arc::new(Stream::new(opening, shared.limits.kept, shared.drain.hold()));
+        let stream = Arc::new(Stream::new(opening, shared.limits.kept, hold));
         shared.held.lock().by_id.insert(id.clone(), Arc::clone(&stream));
         let running = Arc::clone(&stream);
+        let counted = Counted::new(&shared.numbers.open);
         tokio::spawn(async move {
             // Forgets it also when it panics.
-            let forget = Forget { shared: Arc::clone(&shared), id, key: seat.key.clone() };
+            let forget = Forget { shared: Arc::clone(&shared), id, key };
             let limit = shared.limits.reader_gone;
             let ended = running.run(answers, tally, limit, &shared.cut).await;
-            drop(seat);
+            let end = Instant::now();
+            shared.keep(&forget.id, &forget.key);
+            drop((seat, counted));
             origin.tell("stream", ended.fault.as_ref(), &ended.talked);
+            drop(origin);
             if ended.with_connection {
                 // Nobody has the answer of `start`, so the same key may begin anew.
-                forget.key();
+                shared.held.lock().free(&forget.id, &forget.key);
             }
-            running.unread(limit).await;
+            running.unwanted(end + limit).await;
         });
         stream
     }
 }
 
-/// One stream of the number that a caller may have open.
-pub(super) struct Seat {
-    shared: Arc<Shared>,
-    key: Key,
+impl Shared {
+    /// Keeps a stream that has ended, and forgets the oldest when those are too many.
+    fn keep(&self, id: &str, key: &Key) {
+        let limit = self.limits.ended;
+        let of_one = (limit / 4).max(1);
+        let mut held = self.held.lock();
+        held.ended.push_back((id.to_owned(), key.clone()));
+        let is_theirs = |(_, other): &&(String, Key)| other.0 == key.0;
+        let theirs = if held.ended.len() > of_one { held.ended.iter().filter(is_theirs).count() } else { 0 };
+        let oldest = if theirs > of_one {
+            held.ended.iter().find(is_theirs).cloned()
+        } else if held.ended.len() > limit {
+            held.ended.front().cloned()
+        } else {
+            None
+        };
+        if let Some((id, key)) = oldest {
+            let displaced = held.by_id.get(&id).map(Arc::clone);
+            held.forget(&id, &key);
+            self.numbers.displaced.inc();
+            // Its task ends now, and not when its time is over.
+            displaced.iter().for_each(|stream| stream.displace());
+        }
+        self.numbers.ended.set(held.ended.len() as i64);
+    }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.shared.open.dec();
-        let mut held = self.shared.held.lock();
-        if let Some(open) = held.open.get_mut(&self.key.0) {
-            *open -= 1;
-            if *open == 0 {
-                held.open.remove(&self.key.0);
-            }
+impl Held {
+    fn forget(&mut self, id: &str, key: &Key) {
+        self.free(id, key);
+        self.by_id.remove(id);
+        if let Some(at) = self.ended.iter().position(|(known, _)| known == id) {
+            self.ended.remove(at);
         }
+    }
+
+    /// Forgets the key, when it still leads to this stream.
+    fn free(&mut self, id: &str, key: &Key) {
+        let leads_here =
+            |cell: &Arc<OnceCell<Arc<Stream>>>| cell.get().is_some_and(|stream| stream.opening.stream_id == id);
+        if self.by_key.get(key).is_some_and(leads_here) {
+            self.by_key.remove(key);
+        }
+    }
+}
+
+/// Counts one until dropped.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -189,22 +248,11 @@ struct Forget {
     key: Key,
 }
 
-impl Forget {
-    /// Forgets the key, when it still leads to this stream.
-    fn key(&self) {
-        let mut held = self.shared.held.lock();
-        let leads_here =
-            |cell: &Arc<OnceCell<Arc<Stream>>>| cell.get().is_some_and(|stream| stream.opening.stream_id == self.id);
-        if held.by_key.get(&self.key).is_some_and(leads_here) {
-            held.by_key.remove(&self.key);
-        }
-    }
-}
-
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.key();
-        self.shared.held.lock().by_id.remove(&self.id);
+        let mut held = self.shared.held.lock();
+        held.forget(&self.id, &self.key);
+        self.shared.numbers.ended.set(held.ended.len() as i64);
     }
 }
 

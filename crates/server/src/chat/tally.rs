@@ -1,8 +1,10 @@
 //! What one chat came to, all its answers together.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{ChatTiming, Said, Usage};
+use parking_lot::Mutex;
 
 /// What is told of a chat that has ended: to its caller, and in the log.
 #[derive(Clone, Copy, Debug)]
@@ -61,5 +63,26 @@ impl Tally {
         let Self { mut usage, timing, first_token, .. } = *self;
         usage.completion += self.open.iter().flatten().sum::<usize>();
         Talked { usage, timing, first_token, finish }
+    }
+}
+
+/// The tally of a whole answer, for whoever tells of it when it was cut. Empty until it has begun. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Talk(Arc<Mutex<Option<Tally>>>);
+
+impl Talk {
+    pub(super) fn begin(&self, tally: Tally) {
+        *self.0.lock() = Some(tally);
+    }
+
+    pub(super) fn count(&self, said: &Said) {
+        if let Some(tally) = &mut *self.0.lock() {
+            tally.count(said);
+        }
+    }
+
+    /// `None`: nothing has begun.
+    pub(crate) fn talked(&self, finish: &'static str) -> Option<Talked> {
+        self.0.lock().as_ref().map(|tally| tally.talked(finish))
     }
 }

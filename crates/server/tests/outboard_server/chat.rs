@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use bytes::Bytes;
 use idl::base::Base;
 use idl::chat::{
-    ChatReply, ChatRequest, FinishReason, NextReply, NextRequest, Piece, Sampling, StartReply, StartRequest, StopReply,
-    StopRequest,
+    ChatReply, ChatRequest, FinishReason, Format, FormatKind, NextReply, NextRequest, Piece, Sampling, StartReply,
+    StartRequest, StopReply, StopRequest,
 };
 use idl::fault::{Fault, FaultCode};
 use idl::inference::{ModelsRequest, Task};
@@ -22,6 +22,11 @@ const TWO_SLOTS: &str =
 
 fn server(settings: &[&str]) -> Running {
     Running::with_chat("tiny-llama", TWO_SLOTS, settings)
+}
+
+/// A server whose callers may have many answers in work, for tests that keep it busy.
+fn busy_server(settings: &[&str]) -> Running {
+    server(&[settings, &["chat.answers_per_caller=1000"]].concat())
 }
 
 fn chat(text: &str, max_tokens: i32) -> ChatRequest {
@@ -142,6 +147,7 @@ fn a_whole_answer_comes_in_one_reply_is_counted_and_logged_once() {
     assert_eq!(server.metric("outboard_chat_slots{model=\"talk\"}"), 2.0);
     let models = server.call(&methods::MODELS, &ModelsRequest::default()).unwrap().unwrap().models.unwrap();
     assert_eq!((models[0].task, models[0].max_context, models[0].slots), (Some(Task::CHAT), Some(256), Some(2)));
+    assert!(models[0].modified_s.is_some_and(|at| at > 1_700_000_000), "the folder was written now");
     assert_eq!(server.metric("outboard_chat_first_token_seconds_count{model=\"talk\"}"), 2.0);
     assert!(server.metric("outboard_chat_generated_tokens_total{model=\"talk\"}") > 60.0);
     let (status, log) = server.stop();
@@ -222,7 +228,7 @@ fn what_the_cache_holds_is_of_use_to_the_same_caller_alone() {
 
 #[test]
 fn a_deadline_ends_a_stream_and_a_whole_answer() {
-    let server = server(&[]);
+    let server = busy_server(&["chat.reader_gone=1h"]);
     let soon = Some(Base { timeout_ms: Some(50), ..Base::default() });
     let mut client = client(&server);
     // Behind others that take longer than that.
@@ -233,8 +239,9 @@ fn a_deadline_ends_a_stream_and_a_whole_answer() {
     let late = ChatRequest { base: soon, ..chat("Once", 250) };
     let fault = server.call(&methods::COMPLETE, &late).unwrap().unwrap_err();
     assert_eq!(fault.code, Some(FaultCode::DEADLINE_EXCEEDED));
-    // They may have ended meanwhile, for want of a reader.
-    others.iter().for_each(|id| drop(client.stop(id).unwrap()));
+    // The last of them had not come to its end, so there was something to be behind of.
+    let stopped: Vec<bool> = others.iter().rev().map(|id| client.stop(id).unwrap().stopped.unwrap()).collect();
+    assert!(stopped[0], "{stopped:?}");
 }
 
 #[test]
@@ -271,10 +278,10 @@ fn stopping_ends_every_answer_once() {
 
 #[test]
 fn a_stream_that_nobody_reads_ends_and_so_does_one_whose_connection_is_lost() {
-    let mut server = server(&["chat.reader_gone=1s"]);
+    let mut server = busy_server(&["chat.reader_gone=1s"]);
     let mut reader = client(&server);
     // More than can be generated before they are given up: those behind have not even begun.
-    let ids: Vec<String> = (1..=16).map(|key| reader.start(&start(key, long())).unwrap()).collect();
+    let ids: Vec<String> = (1..=32).map(|key| reader.start(&start(key, long())).unwrap()).collect();
     server.wait_until("free slots", is_idle);
     let pieces = reader.rest(ids.last().unwrap(), 0);
     let end = pieces.last().unwrap();
@@ -300,24 +307,36 @@ fn a_stream_that_nobody_reads_ends_and_so_does_one_whose_connection_is_lost() {
 fn a_caller_of_complete_that_leaves_frees_its_slots() {
     let mut server = server(&[]);
     let mut stream = server.connect();
-    stream.write_all(&call("complete", &long())).unwrap();
-    server.wait_until("work", |it| it.metric("outboard_engine_running_rows{") > 0.0);
+    let base = Some(Base { request_id: Some("cut-short".to_owned()), ..Base::default() });
+    stream.write_all(&call("complete", &ChatRequest { base, ..long() })).unwrap();
+    server.wait_until("a token", |it| it.metric("outboard_chat_first_token_seconds_count{") > 0.0);
     drop(stream);
     server.wait_until("free slots", is_idle);
     assert_eq!(server.metric("outboard_server_calls_total{method=\"complete\",outcome=\"cancelled\"}"), 1.0);
     assert_eq!(server.metric("outboard_engine_events_total{model=\"talk\",event=\"cancelled\"}"), 1.0);
+    // What it cost is told though nobody has the answer.
+    let (_, log) = server.stop();
+    let [line] = lines(&log, "cut-short")[..] else { panic!("one line for one chat: {log}") };
+    assert!(line.contains("\"outcome\":\"cancelled\"") && line.contains("\"first_token_ms\":"), "{line}");
+    assert!(line.contains("\"tokens_in\":") && !line.contains("\"tokens_out\":0"), "{line}");
 }
 
 #[test]
 fn limits_are_told_with_their_numbers() {
-    let server = server(&["chat.streams_per_caller=1"]);
+    let server = server(&["chat.answers_per_caller=16"]);
     let mut client = client(&server);
     let id = client.start(&start(1, long())).unwrap();
-    let fault = client.start(&start(2, chat("Once", 1))).unwrap_err();
-    assert_eq!((fault.code, fault.retry_after_ms.is_some()), (Some(FaultCode::OVERLOADED), true));
-    assert!(fault.message.unwrap().contains("1 streams of this caller"));
+    // Streams and whole answers alike; another caller has its own.
+    let whole = client.call(&methods::COMPLETE, &chat("Once", 1)).map(|reply: ChatReply| reply.request_id.unwrap());
+    for fault in [client.start(&start(2, chat("Once", 1))), whole].map(Result::unwrap_err) {
+        assert_eq!((fault.code, fault.retry_after_ms.is_some()), (Some(FaultCode::OVERLOADED), true));
+        assert!(fault.message.unwrap().contains("16 answers of this caller"));
+    }
+    complete(&server, &ChatRequest { base: caller("somebody"), ..chat("Once", 1) });
     client.stop(&id).unwrap();
     client.rest(&id, 0);
+    // A seat may be given back a moment after the last piece.
+    while client.start(&start(2, chat("Once", 1))).is_err_and(|fault| fault.code == Some(FaultCode::OVERLOADED)) {}
     let faults = [
         ("stream_key", client.start(&StartRequest { stream_key: None, ..start(3, chat("Once", 1)) }).err()),
         ("wait_ms", client.call(&methods::NEXT_PIECES, &NextRequest { wait_ms: Some(30_001), ..next(&id, 0) }).err()),
@@ -352,6 +371,61 @@ fn a_reader_that_falls_too_far_behind_ends_its_stream() {
     assert!(end.error_message.as_ref().unwrap().contains("4096 bytes"), "{end:?}");
 }
 
+/// What had ended was kept for as long as anybody asked, however much of it there was.
+#[test]
+fn streams_that_have_ended_are_kept_in_bounded_number_and_for_a_bounded_time() {
+    let mut server = server(&["chat.ended_streams=8", "chat.reader_gone=1h"]);
+    let mut client = client(&server);
+    let short = |key| start(key, chat("Once", 1));
+    let ids: Vec<String> = (1..=6)
+        .map(|key| {
+            let id = client.start(&short(key)).unwrap();
+            client.rest(&id, 0);
+            id
+        })
+        .collect();
+    server.wait_until("what is displaced", |it| it.metric("outboard_chat_displaced_streams_total ") == 4.0);
+    // A quarter of eight is one caller's.
+    assert_eq!(server.metric("outboard_chat_ended_streams "), 2.0);
+    assert!(is_forgotten(&mut client, &ids[3]));
+    assert!(!is_forgotten(&mut client, &ids[4]));
+    assert_ne!(client.start(&short(4)).unwrap(), ids[3], "the key is free, too");
+    // Each other caller has as many, up to all there may be.
+    for name in ["a", "b", "c", "d"] {
+        for key in 1..=2 {
+            let id = client.start(&StartRequest { base: caller(name), ..short(key) }).unwrap();
+            client.rest(&id, 0);
+        }
+    }
+    server.wait_until("eight", |it| it.metric("outboard_chat_ended_streams ") == 8.0);
+    // Once its last piece is acknowledged, a stream is forgotten long before its hour is over.
+    let id = client.start(&short(100)).unwrap();
+    let pieces = client.rest(&id, 0).len() as i64;
+    assert_eq!(client.next(&id, pieces).unwrap().ended, Some(true));
+    let begin = std::time::Instant::now();
+    while !is_forgotten(&mut client, &id) {
+        assert!(begin.elapsed().as_secs() < 60, "it is still there");
+    }
+}
+
+/// Whether there is no such stream; what was read of it is refused otherwise.
+fn is_forgotten(client: &mut Client, id: &str) -> bool {
+    client.next(id, 0).is_err_and(|fault| fault.code == Some(FaultCode::NOT_FOUND))
+}
+
+/// Each question gave an ended stream as long again.
+#[test]
+fn asking_for_a_stream_that_has_ended_does_not_keep_it() {
+    let server = server(&["chat.reader_gone=500ms"]);
+    let mut client = client(&server);
+    let id = client.start(&start(1, chat("Once", 1))).unwrap();
+    client.rest(&id, 0);
+    let begin = std::time::Instant::now();
+    while !is_forgotten(&mut client, &id) {
+        assert!(begin.elapsed().as_secs() < 60, "it is still there");
+    }
+}
+
 #[test]
 fn a_drain_lets_streams_end_and_refuses_new_ones() {
     let server = server(&[]);
@@ -374,12 +448,47 @@ fn a_drain_lets_streams_end_and_refuses_new_ones() {
     assert!(log.contains("drained") && !log.contains("drain took too long"), "{log}");
 }
 
+/// The process ended in the middle of a stream whose `start` was still being answered when the drain began.
+#[test]
+fn a_stream_whose_start_was_in_flight_when_the_drain_began_is_whole() {
+    let mut server = server(&[]);
+    // Compiling these takes longer than beginning to drain; each start waits for those before it.
+    let schema = |key: u8| {
+        let field = |n: usize| format!("\"field-{key}-{n}\":{{\"type\":[\"string\",\"integer\"]}}");
+        let fields: Vec<String> = (0..1_500).map(field).collect();
+        format!("{{\"type\":\"object\",\"properties\":{{{}}}}}", fields.join(","))
+    };
+    let format = |key| Format { kind: Some(FormatKind::JSON_SCHEMA), schema: Some(schema(key)) };
+    let mut starts: Vec<TcpStream> = (1..=4)
+        .map(|key| {
+            let mut stream = server.connect();
+            let chat = ChatRequest { format: Some(format(key)), ..chat("Once", 100) };
+            stream.write_all(&call("start", &start(key, chat))).unwrap();
+            stream
+        })
+        .collect();
+    server.wait_until("calls", |it| it.metric("outboard_server_calls_in_flight ") >= 3.0);
+    server.terminate();
+    let answers = starts.iter_mut().map(|stream| answer(stream).result::<StartReply, Fault>().unwrap());
+    let ids: Vec<String> = answers.filter_map(Result::ok).map(|reply| reply.stream_id.unwrap()).collect();
+    assert!(!ids.is_empty(), "they were in flight");
+    let mut reader = client(&server);
+    for id in ids {
+        let pieces = reader.rest(&id, 0);
+        assert_eq!(last(&pieces).len(), 1);
+        // Such a schema may be too much for an answer; the drain was not.
+        assert_ne!(pieces.last().unwrap().error, Some(FaultCode::UNAVAILABLE));
+    }
+    drop((reader, starts));
+    assert_eq!(server.ended().0, Some(0));
+}
+
 #[test]
 fn what_still_runs_at_the_end_of_a_drain_gets_its_last_piece() {
-    let server = server(&["drain=1s"]);
+    let server = busy_server(&["drain=1s"]);
     let mut reader = client(&server);
     // Others are in front of it for longer than the drain takes.
-    let ids: Vec<String> = (1..=16).map(|key| reader.start(&start(key, long())).unwrap()).collect();
+    let ids: Vec<String> = (1..=32).map(|key| reader.start(&start(key, long())).unwrap()).collect();
     let mut waiting = server.connect();
     waiting.write_all(&call("complete", &long())).unwrap();
     server.terminate();
@@ -423,7 +532,7 @@ fn soak_one(server: &Running, random: &mut fastrand::Rng, key: u8, expected: &st
 fn two_hundred_streams_opened_and_dropped_at_random_leave_nothing_behind() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
-    let mut server = server(&["chat.reader_gone=500ms", "chat.streams_per_caller=200"]);
+    let mut server = server(&["chat.reader_gone=500ms", "chat.answers_per_caller=200"]);
     let expected = complete(&server, &chat("Once", 40)).choices.unwrap().remove(0).text.unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u8 {
