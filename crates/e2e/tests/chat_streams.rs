@@ -159,7 +159,7 @@ fn soak(plan: &Plan) {
         "tiny-llama" => tiny_chat_model_with(&card),
         bundled => bundled_chat_model(bundled, &card),
     };
-    let callers = format!("chat.streams_per_caller={}", plan.readers * 2);
+    let callers = format!("chat.answers_per_caller={}", plan.readers * 2);
     let stand = Stand::start(Parts {
         models: vec![folder.path().to_owned()],
         only: Vec::new(),
