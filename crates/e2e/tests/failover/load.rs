@@ -1,0 +1,124 @@
+//! Callers that ask without a pause, and what they saw.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use e2e::{Http, repository, wait_until};
+
+/// Callers, each with one request at a time.
+pub(crate) const CALLERS: usize = 8;
+
+/// A request that got no result.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// 0: no answer at all.
+    pub(crate) status: u16,
+    /// `error.code`, or what the client says.
+    pub(crate) code: String,
+}
+
+/// What the callers saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    took: Vec<Duration>,
+    /// Those without a result.
+    pub(crate) failed: Vec<Failure>,
+}
+
+impl Seen {
+    /// Requests in all.
+    pub(crate) fn answered(&self) -> usize {
+        self.took.len()
+    }
+
+    /// The time within which this share of the requests ended, failed or not.
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
+        let mut sorted = self.took.clone();
+        sorted.sort_unstable();
+        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+    }
+}
+
+/// The callers.
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    answered: AtomicUsize,
+    /// The same for each caller.
+    each: [AtomicUsize; CALLERS],
+    stop: AtomicBool,
+}
+
+impl Load {
+    /// Starts them.
+    pub(crate) fn start(address: &str) -> Self {
+        let shared = Arc::new(Shared::default());
+        let picture = std::fs::read(repository().join("models/testdata/shoe.png")).expect("in the tree");
+        let caller = |index: usize| {
+            let (shared, http, picture) = (Arc::clone(&shared), Http::new(address), picture.clone());
+            std::thread::spawn(move || {
+                while !shared.stop.load(Ordering::Relaxed) {
+                    shared.ask(&http, &picture);
+                    shared.each[index].fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let threads = (0..CALLERS).map(caller).collect();
+        Self { shared, threads }
+    }
+
+    /// Waits until so many further requests have ended.
+    pub(crate) fn more(&self, count: usize) {
+        let wanted = self.shared.answered.load(Ordering::Relaxed) + count;
+        let answered = || (self.shared.answered.load(Ordering::Relaxed) >= wanted).then_some(());
+        wait_until("further answers", Duration::from_secs(120), answered);
+    }
+
+    /// Waits until every caller's request that is in flight now has ended, and one more.
+    pub(crate) fn each(&self) {
+        for count in &self.shared.each {
+            let wanted = count.load(Ordering::Relaxed) + 2;
+            let ended = || (count.load(Ordering::Relaxed) >= wanted).then_some(());
+            wait_until("the end of what is in flight", Duration::from_secs(120), ended);
+        }
+    }
+
+    /// What was seen since the last time. Waits for what is in flight, so that it counts where it belongs.
+    pub(crate) fn take(&self) -> Seen {
+        self.each();
+        std::mem::take(&mut *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends them.
+    pub(crate) fn end(self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("no caller panics");
+        }
+    }
+}
+
+impl Shared {
+    fn ask(&self, http: &Http, picture: &[u8]) {
+        let begin = Instant::now();
+        let answer = http.try_post("/v1/classify?model=fashion-mnist", &[("content-type", "image/png")], picture);
+        let took = begin.elapsed();
+        let failure = match answer {
+            Ok(answer) if answer.status == 200 => None,
+            Ok(answer) => Some(Failure { status: answer.status, code: answer.error_code() }),
+            Err(error) => Some(Failure { status: 0, code: error.to_string() }),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.took.push(took);
+        seen.failed.extend(failure);
+        drop(seen);
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+}
