@@ -8,32 +8,10 @@
 //
 // chat.mjs BASE_URL SCREENSHOT_FOLDER
 // Prints one JSON object of what was seen; any surprise is an exception and a non-zero exit status.
-import { mkdirSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { launch } from "./browser.mjs";
 
 const [base, folder] = process.argv.slice(2);
-mkdirSync(folder, { recursive: true });
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run"],
-});
-const seen = { problems: [] };
-
-async function page(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1180, height: 860 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
-  page.on("console", (message) => { if (message.type() === "error") seen.problems.push(message.text()); });
-  page.on("pageerror", (error) => seen.problems.push(String(error)));
-  page.on("request", (request) => {
-    const url = request.url();
-    if (!url.startsWith(base) && !url.startsWith("data:") && !url.startsWith("blob:")) seen.problems.push(`asked ${url}`);
-  });
-  return page;
-}
-const shot = (p, name) => p.screenshot({ path: `${folder}/${name}.png` });
+const { seen, page, shot, end } = await launch(base, folder);
 const said = (p) => p.locator("[data-said]").allTextContents();
 const shown = (p, text) => p.locator("[data-said]").getByText(text).last().waitFor();
 const last = (p) => p.locator(".turn").last();
@@ -350,6 +328,31 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   await p.context().close();
 }
 
+// A form that is sent before its script has come is answered in the page; the script takes the conversation over.
+{
+  const p = await page();
+  await p.goto(`${base}/chat`);
+  await p.locator("#message").fill("history");
+  // Not `requestSubmit`: no script hears of it.
+  await Promise.all([p.waitForNavigation(), p.locator("[data-form]").evaluate((form) => form.submit())]);
+  await last(p).locator("[data-action=copy]").waitFor();
+  seen.sentEarly = {
+    said: await said(p),
+    kept: await p.locator("[data-list] li").count(),
+    hash: new URL(p.url()).hash.length > 1,
+    title: await p.locator("[data-title]").textContent(),
+  };
+  await p.reload();
+  seen.sentEarly.reloaded = await said(p);
+  // What went wrong stays in sight.
+  await p.goto(`${base}/chat`);
+  await p.locator("#message").fill("Overloaded");
+  await Promise.all([p.waitForNavigation(), p.locator("[data-form]").evaluate((form) => form.submit())]);
+  await p.locator("[data-list] li").first().waitFor();
+  seen.sentEarlyProblem = await p.locator("[data-problem] [role=alert]").textContent();
+  await p.context().close();
+}
+
 // A phone, dark and light.
 for (const [width, colorScheme] of [[360, "dark"], [390, "light"]]) {
   const p = await page({ viewport: { width, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
@@ -383,6 +386,4 @@ for (const [width, colorScheme] of [[360, "dark"], [390, "light"]]) {
 }
 
 // Chromium itself writes a line for each answer with an error status, and for a connection that is cut.
-seen.problems = seen.problems.filter((text) => !/status of [45]\d\d|ERR_INTERNET_DISCONNECTED/.test(text));
-await browser.close();
-console.log(JSON.stringify(seen, null, 1));
+await end(/status of [45]\d\d|ERR_INTERNET_DISCONNECTED/);

@@ -2,21 +2,13 @@
 //
 // chat_real.mjs BASE_URL
 // Prints one JSON object of what was seen; any surprise is an exception and a non-zero exit status.
-import { chromium } from "playwright-core";
+import { launch } from "./browser.mjs";
 
 const [base] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run"],
-});
-const seen = { problems: [] };
+const { seen, page: empty, end } = await launch(base);
 
 async function page(options) {
-  const page = await (await browser.newContext(options)).newPage();
-  page.setDefaultTimeout(30_000);
-  page.on("console", (message) => { if (message.type() === "error") seen.problems.push(message.text()); });
-  page.on("pageerror", (error) => seen.problems.push(String(error)));
+  const page = await empty(options);
   await page.goto(`${base}/chat`);
   await page.locator("summary").click();
   await page.locator("[name=temperature]").fill("0");
@@ -55,6 +47,4 @@ const last = (p) => p.evaluate(() => {
 }
 
 // Chromium itself writes a line for each answer with an error status.
-seen.problems = seen.problems.filter((text) => !/status of 413/.test(text));
-await browser.close();
-console.log(JSON.stringify(seen));
+await end(/status of 413/);

@@ -2,32 +2,11 @@
 //
 // page.mjs BASE_URL SHOE.png COFFEE.jpg SCREENSHOT_FOLDER
 // Prints one JSON object of what was seen; any surprise is an exception and a non-zero exit status.
-import { mkdirSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { launch } from "./browser.mjs";
 
 const [base, shoe, coffee, folder] = process.argv.slice(2);
-mkdirSync(folder, { recursive: true });
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run"],
-});
-const seen = { problems: [] };
-
-async function page(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1100, height: 900 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
-  page.on("console", (message) => { if (message.type() === "error") seen.problems.push(message.text()); });
-  page.on("pageerror", (error) => seen.problems.push(String(error)));
-  page.on("request", (request) => {
-    const url = request.url();
-    if (!url.startsWith(base) && !url.startsWith("data:") && !url.startsWith("blob:")) seen.problems.push(`asked ${url}`);
-  });
-  return page;
-}
-const shot = (page, name) => page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+const { seen, page, shot: screenshot, end } = await launch(base, folder, { width: 1100, height: 900 });
+const shot = (page, name) => screenshot(page, name, { fullPage: true });
 const label = (page) => page.locator("[data-label]").first().textContent();
 
 // With JavaScript: choose a file, read the answer.
@@ -153,6 +132,4 @@ async function choose(p, model) {
 }
 
 // Chromium itself writes a line for each answer with an error status; the error test makes one.
-seen.problems = seen.problems.filter((text) => !/status of 4\d\d/.test(text));
-await browser.close();
-console.log(JSON.stringify(seen));
+await end(/status of 4\d\d/);

@@ -179,6 +179,10 @@ fn no_mouse_no_storage_no_script_no_room(seen: &Seen) {
     seen.is("/plainError/draft", json!("Overloaded"));
     seen.is("/plainError/turns", json!(6));
 
+    let early = json!({"said": ["history", "user: history"], "kept": 1, "hash": true, "title": "history",
+                       "reloaded": ["history", "user: history"]});
+    seen.is("/sentEarly", early);
+    seen.has("/sentEarlyProblem", &["as was asked for", "Many requests are waiting"]);
     seen.is("/overflow360", json!([0, 0, 0]));
     seen.is("/overflow390", json!([0, 0, 0]));
     seen.is("/way", json!("/upload"));
