@@ -1,9 +1,9 @@
 //! ONNX Runtime alone: the floor that everything else is measured against.
 //!
-//! bare_runtime LIBRARY MODEL.onnx INPUT:DIMxDIMx... SESSIONS THREADS BATCH SECONDS
+//! bare_runtime LIBRARY MODEL.onnx INPUT:DIMxDIMx... SESSIONS THREADS BATCH SECONDS [awake]
 //!
-//! SESSIONS threads run a session each, with THREADS intra-op threads, no spinning, and BATCH rows a run (the first
-//! dimension is replaced by BATCH). Prints one line of JSON: rows, seconds, per_second, cpu_us_per_row, median_us.
+//! SESSIONS threads run a session each, with THREADS intra-op threads and BATCH rows a run (the first dimension is
+//! replaced by BATCH). The threads sleep between a run's nodes, or wait awake until the run has ended. Prints one line of JSON: rows, seconds, per_second, cpu_us_per_row, median_us.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -14,8 +14,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [library, model, input, sessions, threads, batch, seconds] = words.as_slice() else {
-        eprintln!("bare_runtime LIBRARY MODEL.onnx INPUT:DIMxDIM SESSIONS THREADS BATCH SECONDS");
+    let (awake, words) =
+        words.split_last().filter(|(last, _)| *last == "awake").map_or((false, &words[..]), |(_, words)| (true, words));
+    let [library, model, input, sessions, threads, batch, seconds] = words else {
+        eprintln!("bare_runtime LIBRARY MODEL.onnx INPUT:DIMxDIM SESSIONS THREADS BATCH SECONDS [awake]");
         std::process::exit(2);
     };
     let number = |text: &String| text.parse::<usize>().expect("a count is a number");
@@ -29,7 +31,8 @@ fn main() {
         .map(|_| {
             let builder = Session::builder(&environment).expect("a builder");
             let builder = builder.with_intra_threads(number(threads)).expect("threads");
-            let builder = builder.with_intra_op_spinning(false).expect("no spinning");
+            let builder = builder.with_intra_op_spinning(awake).expect("spinning or not");
+            let builder = builder.with_config_entry("session.force_spinning_stop", "1").expect("an entry");
             let mut builder = builder.with_flush_to_zero().expect("denormals");
             builder.commit_from_file(model).expect("the model loads")
         })
