@@ -8,6 +8,8 @@ use e2e::{Http, Program, repository, target_folder, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::MANY;
+use crate::load::Load;
 use crate::network::Namespace;
 use crate::relay::Relay;
 
@@ -130,6 +132,18 @@ impl Fleet {
         let mut command = Command::new(nginx);
         command.arg("-p").arg(&prefix).args(["-c", "conf/nginx.conf", "-e", "logs/error.log", "-g", "daemon off;"]);
         self.nginx = Some(Program::start("nginx", command, self.folder.path()).with_farewell(Signal::TERM));
+    }
+
+    /// Starts both gateways again: they remember for a minute how slow a server was, and would spare it the next fault.
+    pub(crate) fn renew_gateways(&mut self, load: &Load) {
+        for index in 0..2 {
+            self.gateways[index].signal(Signal::TERM);
+            self.gateways[index].wait(START);
+            self.launch_gateway(index);
+            self.wait_gateway(index);
+        }
+        load.more(MANY);
+        let _between = load.take();
     }
 
     /// Waits until a server serves.

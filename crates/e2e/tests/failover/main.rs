@@ -106,18 +106,21 @@ fn each_fault_costs_no_more_than_it_must() {
     load.more(MANY);
     rows.push(Row { name: "a gateway killed and started again", seen: load.take(), may: Cost::InFlightOnAGateway });
 
+    fleet.renew_gateways(&load);
     fleet.relay.set(Mode::Reset);
     load.more(MANY);
     fleet.relay.set(Mode::Pass);
     load.more(MANY);
     rows.push(Row { name: "a server that resets its connections", seen: load.take(), may: Cost::Nothing });
 
+    fleet.renew_gateways(&load);
     fleet.relay.set(Mode::Slow);
     load.more(MANY);
     fleet.relay.set(Mode::Pass);
     load.more(MANY);
     rows.push(Row { name: "a server 20 times slower", seen: load.take(), may: Cost::Nothing });
 
+    fleet.renew_gateways(&load);
     fleet.servers[1].signal(Signal::STOP);
     load.more(MANY);
     // Also those that had gone there.
@@ -130,6 +133,7 @@ fn each_fault_costs_no_more_than_it_must() {
         may: Cost::BeforeItIsNoticed,
     });
 
+    fleet.renew_gateways(&load);
     match &fleet.namespace {
         Some(namespace) => {
             namespace.cut();
