@@ -197,6 +197,17 @@ fn strangers() {
     }
 }
 
+/// A call of Kitex, and one with every kind of block.
+fn ttheaders() {
+    let kitex = fs::read(root().join("crates/wire/tests/golden/kitex-check.ttheader")).expect("it is in the tree");
+    write("envelope", "ttheader-kitex", &kitex[4..]);
+    write("frame", "ttheader", &[&[9], &kitex[..], &kitex[..]].concat());
+    let blocks = b"\0\0\x11\0\x02tk\x01\0\x01\0\x05logid\0\x01a\x10\0\x01\0\x0c\0\x029\x39\0\0\0\0";
+    let words = (blocks.len() / 4) as u8;
+    let head = [&b"\x10\0\0\x01\0\0\0\x07\0"[..], &[words], &blocks[..usize::from(words) * 4]].concat();
+    write("envelope", "ttheader-blocks", &[&head, &b"\x82\x21\x07\x01m\0"[..]].concat());
+}
+
 fn forms() {
     let part = |head: &str, body: &str| format!("--X\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n");
     let file = "name=\"image\"; filename=\"a.png\"\r\nContent-Type: image/png";
@@ -262,6 +273,7 @@ fn main() {
     requests();
     replies();
     strangers();
+    ttheaders();
     forms();
     settings();
     let endings = ["jpg", "png", "gif", "webp", "bmp", "tiff", "tif", "ico", "heic", "avif"];

@@ -23,11 +23,15 @@ pub(crate) fn envelope(bytes: &[u8]) {
         let _ = response.result::<health::CheckReply, Fault>();
     }
     let Ok(request) = Request::parse(frame, &limits) else { return };
-    let head = head.expect("a call has a head");
-    assert_eq!((request.protocol, request.kind, request.seqid), (head.protocol, head.kind, head.seqid));
+    // In a TTHeader the message's own head comes later, and the answer has one, too.
+    let outer = if request.carried().is_some() { 18 } else { 0 };
+    if outer == 0 {
+        let head = head.expect("a call has a head");
+        assert_eq!((request.protocol, request.kind, request.seqid), (head.protocol, head.kind, head.seqid));
+    }
     assert!(!request.method.contains(':'), "the service's name is split off");
     let answer = request.application_error(ApplicationErrorKind::UnknownMethod, "no such method").to_bytes();
-    let answer = Response::parse(answer.slice(4..), &limits).expect("an answer has a head");
+    let answer = Response::parse(answer.slice(4 + outer..), &limits).expect("an answer has a head");
     assert_eq!((answer.protocol, answer.seqid, &answer.method), (request.protocol, request.seqid, &request.method));
     let said = answer.result::<health::CheckReply, Fault>();
     assert!(matches!(said, Err(ResponseError::Application { kind: ApplicationErrorKind::UnknownMethod, .. })));
