@@ -45,7 +45,7 @@ fn call<Q: TSerializable>(number: u8, name: &str, args: &Q) {
         let head = if protocol == Protocol::Binary { 12 + name.len() } else { 4 + name.len() };
         write("request", &format!("{name}-{kind}"), &[&[number | flag], &frame[4 + head..]].concat());
         write("envelope", &format!("{name}-{kind}"), &frame[4..]);
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             write("frame", &format!("{name}-{kind}"), &[&[3], &frame[..], &frame[..]].concat());
         }
     }

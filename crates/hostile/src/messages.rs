@@ -89,6 +89,7 @@ fn parse<T: TSerializable>(frame: Bytes) -> Result<T, WireError> {
 }
 
 /// What was decoded is the same after it was written and read again, in either protocol.
+#[expect(clippy::extra_unused_type_parameters, reason = "each_method! names a method's request and reply")]
 fn decode_request<Q: TSerializable + PartialEq + Debug, R>(protocol: Protocol, body: &[u8]) {
     let Ok(args) = parse::<Q>(message(protocol, 1, body)) else { return };
     for protocol in [Protocol::Binary, Protocol::Compact] {
