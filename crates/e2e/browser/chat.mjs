@@ -377,6 +377,8 @@ for (const [width, colorScheme] of [[360, "dark"], [390, "light"]]) {
   const p = await page({ colorScheme: "dark" });
   await p.goto(`${base}/upload`);
   await p.getByRole("link", { name: "Chat" }).click();
+  // With its script: before that, Enter makes a line.
+  await p.waitForURL("**/chat", { waitUntil: "load" });
   await ask(p, "show Some **bold** text and `code`.\n\n```rust\nfn main() {}\n```");
   await shot(p, "chat-dark");
   await p.getByRole("link", { name: "API" }).click();
