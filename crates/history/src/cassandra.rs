@@ -43,6 +43,9 @@ const SHARDS: u8 = 16;
 const AT_ONCE: usize = 32;
 /// Longest TTL that Cassandra takes, in seconds: 20 years.
 const LONGEST_TTL: i64 = 630_720_000;
+/// How often a statement is sent that Cassandra has forgotten, and the pause before the second time; it doubles each time.
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(10);
 /// Days that are remembered to be known.
 const KNOWN: usize = 4_096;
 
@@ -89,6 +92,10 @@ fn failed(error: ExecutionError) -> StoreError {
     }
 }
 
+fn is_forgotten(error: &ExecutionError) -> bool {
+    matches!(error, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Unprepared { .. }, _)))
+}
+
 impl Cassandra {
     /// Does not connect yet: the database may come later.
     #[must_use]
@@ -128,7 +135,19 @@ impl Cassandra {
         // All of them are: see above.
         statement.set_is_idempotent(true);
         statement.set_request_timeout(Some(self.0.timeout));
-        self.session().await?.execute_unpaged(statement, values).await.map_err(failed)
+        let session = self.session().await?;
+        for tried in 0..TRIES {
+            match session.execute_unpaged(statement.clone(), values).await {
+                // Cassandra 5 forgets a statement for a moment when two connections prepare it at the same time; the driver
+                // prepares it again, once, at the same time as its neighbours do.
+                Err(error) if is_forgotten(&error) => {
+                    let pause = PAUSE * 2_u32.pow(tried);
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                done => return done.map_err(failed),
+            }
+        }
+        session.execute_unpaged(statement, values).await.map_err(failed)
     }
 
     async fn rows<R>(&self, text: &str, values: &(dyn SerializeRow + Sync)) -> Result<Vec<R>, StoreError>
