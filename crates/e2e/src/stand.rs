@@ -77,6 +77,9 @@ impl Stand {
         let mut stand = Self { parts, ports, server: None, gateway: None, nginx: None, folder };
         if stand.parts.instead.is_none() {
             stand.launch_server();
+            // A gateway whose workers start before it listens pause before they try again, each for itself: one may be ready
+            // while another still says that nothing can be reached.
+            stand.wait_serving();
         }
         if stand.parts.web {
             stand.launch_gateway();
@@ -189,10 +192,7 @@ impl Stand {
     /// # Panics
     /// When a program ends or is not ready in time.
     pub fn wait_ready(&mut self) {
-        wait_until("the server to serve", START, || {
-            self.assert_running();
-            self.probe(&[&self.thrift()]).status.success().then_some(())
-        });
+        self.wait_serving();
         if self.parts.web {
             let http = self.http();
             wait_until("the web side to be ready", START, || {
@@ -200,6 +200,13 @@ impl Stand {
                 http.try_get("/health/ready").is_ok_and(|answer| answer.status == 200).then_some(())
             });
         }
+    }
+
+    fn wait_serving(&mut self) {
+        wait_until("the server to serve", START, || {
+            self.assert_running();
+            self.probe(&[&self.thrift()]).status.success().then_some(())
+        });
     }
 
     fn assert_running(&mut self) {
