@@ -101,7 +101,7 @@ pub(crate) async fn record(site: &web::Data<Site>, id: RecordId) -> Result<Recor
     found.ok_or_else(|| unknown(id))
 }
 
-pub(crate) fn unknown(id: RecordId) -> Fault {
+fn unknown(id: RecordId) -> Fault {
     Fault::not_found(format!("there is no record {id} in the history"))
 }
 
@@ -283,10 +283,7 @@ pub(crate) async fn delete(
     let ask = Ask::new(&request, &site, Route::History);
     body::discard(&mut payload.into_inner(), &site.process).await;
     let result = async {
-        let id = id_of(&id)?;
-        if !of(&site)?.delete(id).await.map_err(fault)? {
-            return Err(unknown(id).into());
-        }
+        remove(&site, id_of(&id)?).await?;
         Ok::<_, Problem>(HttpResponse::NoContent().finish())
     };
     let result = result.await;
@@ -342,10 +339,7 @@ pub(crate) async fn take_back(
     let ask = Ask::new(&request, &site, Route::History);
     body::discard(&mut payload.into_inner(), &site.process).await;
     let result = async {
-        let id = id_of(&id)?;
-        if !of(&site)?.correct(id, None).await.map_err(fault)? {
-            return Err(unknown(id).into());
-        }
+        set_correction(&site, id_of(&id)?, None).await?;
         Ok::<_, Problem>(HttpResponse::NoContent().finish())
     };
     let result = result.await;
@@ -365,8 +359,27 @@ pub(crate) async fn note(site: &web::Data<Site>, ask: &Ask, id: RecordId, label:
         return Err(Fault::invalid_input(message).with_param("label"));
     }
     let correction = Correction { label: label.to_owned(), by: ask.caller(), at_ms: now_ms() };
-    match of(site)?.correct(id, Some(correction)).await.map_err(fault)? {
-        true => Ok(()),
-        false => Err(unknown(id)),
-    }
+    set_correction(site, id, Some(correction)).await
+}
+
+/// Puts a correction in the place of the one before; none takes it back.
+///
+/// # Errors
+/// NotFound.
+pub(crate) async fn set_correction(
+    site: &web::Data<Site>,
+    id: RecordId,
+    correction: Option<Correction>,
+) -> Result<(), Fault> {
+    let found = of(site)?.correct(id, correction).await.map_err(fault)?;
+    found.then_some(()).ok_or_else(|| unknown(id))
+}
+
+/// Deletes the record.
+///
+/// # Errors
+/// NotFound.
+pub(crate) async fn remove(site: &web::Data<Site>, id: RecordId) -> Result<(), Fault> {
+    let found = of(site)?.delete(id).await.map_err(fault)?;
+    found.then_some(()).ok_or_else(|| unknown(id))
 }

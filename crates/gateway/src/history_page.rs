@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::Ask;
 use crate::body;
-use crate::history_api::{Query, fault, id_of, note, of, record, unknown};
+use crate::history_api::{Query, fault, id_of, note, of, record, remove, set_correction};
 use crate::metrics::Route;
 use crate::origin;
 use crate::pages::{self, page_head};
@@ -195,11 +195,8 @@ pub(crate) async fn delete(
     let result = async {
         body::discard(&mut payload.into_inner(), &site.process).await;
         origin::own_page(&request)?;
-        let id = id_of(&id)?;
-        match of(&site)?.delete(id).await.map_err(fault)? {
-            true => Ok(see("/history".to_owned())),
-            false => Err(Problem::from(unknown(id))),
-        }
+        remove(&site, id_of(&id)?).await?;
+        Ok::<_, Problem>(see("/history".to_owned()))
     };
     let result = result.await;
     pages::finish(&mut ask, &site, result)
@@ -240,9 +237,7 @@ async fn corrected(
     // A form's fields have the form of a query.
     let right = web::Query::<Right>::from_query(text).map_err(|error| unreadable("the form", &error))?;
     if right.take_back.is_some() {
-        if !of(site)?.correct(id, None).await.map_err(fault)? {
-            return Err(unknown(id).into());
-        }
+        set_correction(site, id, None).await?;
     } else {
         note(site, ask, id, &right.label).await?;
     }
