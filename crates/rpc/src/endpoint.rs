@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::ChannelConfig;
 use crate::link::Link;
 use crate::load::Load;
-use crate::socket;
+use crate::socket::{self, Stream};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
@@ -245,7 +245,7 @@ impl Keeper {
     }
 
     /// Tries the addresses of the name in turn, from a random one on, within the time for connecting.
-    async fn connect(&self) -> Result<TcpStream, Arc<str>> {
+    async fn connect(&self) -> Result<Stream, Arc<str>> {
         let limit = self.config.connect_timeout;
         match tokio::time::timeout(limit, self.connect_any()).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -257,7 +257,7 @@ impl Keeper {
         }
     }
 
-    async fn connect_any(&self) -> std::io::Result<TcpStream> {
+    async fn connect_any(&self) -> std::io::Result<Stream> {
         let Endpoint { host, port } = &self.backend.endpoint;
         let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((&**host, *port)).await?.collect();
         if !addresses.is_empty() {
@@ -269,7 +269,7 @@ impl Keeper {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     socket::tune(&stream)?;
-                    return Ok(stream);
+                    return Ok(Stream::Plain(stream));
                 }
                 Err(error) => last = error,
             }

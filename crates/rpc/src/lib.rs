@@ -26,6 +26,7 @@ mod retry;
 mod server;
 mod service;
 mod socket;
+mod tls;
 
 pub use channel::{CallOptions, CancelCall, Channel, ChannelConfig};
 pub use drain::{Drain, DrainHandle};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use wire::{Batch, Frame, FrameLimits, Response};
 use crate::CancelCall;
 use crate::budget::Taken;
 use crate::inbound::Inbound;
+use crate::socket::Stream;
+use crate::tls;
 
 /// A server that takes nothing for so long is given up.
 const WRITE_STALL: Duration = Duration::from_secs(20);
@@ -33,6 +35,9 @@ const BATCH: usize = 64 * 1024;
 
 /// Pieces handed to one system call.
 const SLICES: usize = 64;
+
+/// What is said of a connection that the server has closed, orderly or not.
+pub(crate) const CLOSED: &str = "closed by the server";
 
 /// The connection is gone.
 #[derive(Clone, Debug)]
@@ -68,7 +73,8 @@ struct Queued {
 }
 
 pub(crate) struct Link {
-    write: OwnedWriteHalf,
+    /// None: the writing task has it, because TLS may keep some of what it took, to be flushed later.
+    direct: Option<OwnedWriteHalf>,
     waiters: Mutex<Waiters>,
     queue: Mutex<Vec<Queued>>,
     /// What is being written; held by whoever writes, never across an await.
@@ -90,20 +96,35 @@ pub(crate) struct Entry {
 
 impl Link {
     /// Starts the reading and the writing task of a connection.
-    pub(crate) fn open(stream: TcpStream, frames: FrameLimits, calls_limit: usize) -> Arc<Self> {
-        let (read, write) = stream.into_split();
-        let link = Arc::new(Self {
-            write,
+    pub(crate) fn open(stream: Stream, frames: FrameLimits, calls_limit: usize) -> Arc<Self> {
+        match stream {
+            Stream::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                let link = Arc::new(Self::new(Some(write), calls_limit));
+                tokio::spawn(Arc::clone(&link).read(read, frames));
+                tokio::spawn(Arc::clone(&link).write());
+                link
+            }
+            Stream::Secure(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                let link = Arc::new(Self::new(None, calls_limit));
+                tokio::spawn(Arc::clone(&link).read(read, frames));
+                tokio::spawn(Arc::clone(&link).write_to(write));
+                link
+            }
+        }
+    }
+
+    fn new(direct: Option<OwnedWriteHalf>, calls_limit: usize) -> Self {
+        Self {
+            direct,
             waiters: Mutex::default(),
             queue: Mutex::default(),
             batch: Mutex::default(),
             has_work: Notify::new(),
             closed: CancellationToken::new(),
             calls_limit,
-        });
-        tokio::spawn(Arc::clone(&link).read(read, frames));
-        tokio::spawn(Arc::clone(&link).write());
-        link
+        }
     }
 
     /// Resolves when the connection is gone.
@@ -144,9 +165,10 @@ impl Link {
         self.queue.lock().push(Queued { number: Some(number), frame });
         // Alone on the connection, a call saves the way over the writing task. With company it does not, because that
         // task makes one system call for all of them.
-        if self.in_flight() == 1
+        if let Some(direct) = &self.direct
+            && self.in_flight() == 1
             && let Some(mut batch) = self.batch.try_lock()
-            && let Ok(true) = self.flush(&mut batch)
+            && let Ok(true) = self.flush(direct, &mut batch)
         {
             return;
         }
@@ -154,7 +176,7 @@ impl Link {
     }
 
     /// Writes what is queued. `false`: the kernel takes no more at the moment.
-    fn flush(&self, batch: &mut Batch) -> io::Result<bool> {
+    fn flush(&self, direct: &OwnedWriteHalf, batch: &mut Batch) -> io::Result<bool> {
         loop {
             // What stays in the queue has certainly not been sent, so it is not taken before its turn.
             if batch.remaining() < BATCH {
@@ -165,7 +187,7 @@ impl Link {
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = batch.chunks_vectored(&mut slices);
-            match self.write.try_write_vectored(&slices[..filled]) {
+            match direct.try_write_vectored(&slices[..filled]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => batch.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -194,33 +216,67 @@ impl Link {
     }
 
     async fn write(self: Arc<Self>) {
+        let Some(direct) = &self.direct else { return };
         let written = tokio::select! {
             () = self.closed.cancelled() => return,
-            error = self.write_on() => error,
+            error = self.write_on(direct) => error,
         };
         self.close(&written);
     }
 
-    async fn write_on(&self) -> String {
+    async fn write_on(&self, direct: &OwnedWriteHalf) -> String {
         loop {
             self.has_work.notified().await;
             loop {
-                let flushed = self.flush(&mut self.batch.lock());
+                let flushed = self.flush(direct, &mut self.batch.lock());
                 match flushed {
                     Ok(true) => break,
                     Ok(false) => {}
                     Err(error) => return error.to_string(),
                 }
-                match tokio::time::timeout(WRITE_STALL, self.write.writable()).await {
+                match tokio::time::timeout(WRITE_STALL, direct.writable()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return error.to_string(),
-                    Err(_) => return format!("it took no byte for {} s", WRITE_STALL.as_secs()),
+                    Err(_) => return stalled(),
                 }
             }
         }
     }
 
-    async fn read(self: Arc<Self>, mut read: OwnedReadHalf, limits: FrameLimits) {
+    /// As [`Link::write`], where only this task may write.
+    async fn write_to(self: Arc<Self>, mut write: impl AsyncWrite + Unpin) {
+        let written = tokio::select! {
+            () = self.closed.cancelled() => return,
+            error = self.write_on_to(&mut write) => error,
+        };
+        self.close(&written);
+    }
+
+    async fn write_on_to(&self, write: &mut (impl AsyncWrite + Unpin)) -> String {
+        let mut batch = Batch::new();
+        loop {
+            self.has_work.notified().await;
+            loop {
+                if batch.remaining() < BATCH {
+                    self.collect(&mut batch);
+                }
+                let step = async {
+                    match batch.is_empty() {
+                        false => write.write_buf(&mut batch).await.map(|_| false),
+                        true => write.flush().await.map(|()| true),
+                    }
+                };
+                match tokio::time::timeout(WRITE_STALL, step).await {
+                    Ok(Ok(true)) => break,
+                    Ok(Ok(false)) => {}
+                    Ok(Err(error)) => return tls::reason(&error),
+                    Err(_) => return stalled(),
+                }
+            }
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut read: impl AsyncRead + Unpin, limits: FrameLimits) {
         let ended = tokio::select! {
             () = self.closed.cancelled() => return,
             error = self.read_on(&mut read, limits) => error,
@@ -228,7 +284,7 @@ impl Link {
         self.close(&ended);
     }
 
-    async fn read_on(&self, read: &mut OwnedReadHalf, limits: FrameLimits) -> String {
+    async fn read_on(&self, read: &mut (impl AsyncRead + Unpin), limits: FrameLimits) -> String {
         let mut inbound = Inbound::new(limits);
         loop {
             if let Err(need) = inbound.prepare(false) {
@@ -236,9 +292,9 @@ impl Link {
                 inbound.grant(need, Taken::own(need.bytes()));
             }
             match poll_fn(|cx| inbound.poll_read(read, cx)).await {
-                Ok(0) => return "closed by the server".to_owned(),
+                Ok(0) => return CLOSED.to_owned(),
                 Ok(_) => {}
-                Err(error) => return error.to_string(),
+                Err(error) => return tls::reason(&error),
             }
             let now = Instant::now();
             loop {
@@ -277,6 +333,10 @@ impl Link {
         self.queue.lock().clear();
         self.closed.cancel();
     }
+}
+
+fn stalled() -> String {
+    format!("it took no byte for {} s", WRITE_STALL.as_secs())
 }
 
 impl Waiters {

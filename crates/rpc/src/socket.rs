@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 /// Connections that the kernel completes while the accept loop is busy; it cuts the number to `somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -16,6 +17,14 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// With traffic it is noticed after this time without an acknowledgement.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// A connection to a server. Two types and not one behind a pointer: the plain one is written to by whoever has a call.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    #[expect(dead_code, reason = "channels cannot be told to use TLS yet")]
+    Secure(Box<TlsStream<TcpStream>>),
+}
 
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
