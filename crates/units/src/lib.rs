@@ -5,7 +5,9 @@
 mod deadline;
 mod id;
 mod name;
+mod trace;
 
 pub use deadline::{Deadline, LONGEST};
 pub use id::{CallId, CallerId, IdError, RequestId};
 pub use name::{ModelName, NameError};
+pub use trace::{TraceId, TraceParent, TraceState};
