@@ -14,5 +14,6 @@ pub mod program;
 pub mod settings;
 pub mod signals;
 mod size;
+pub mod traces;
 
 pub use size::Size;

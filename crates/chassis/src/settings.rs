@@ -1,11 +1,13 @@
 //! Settings from a file, the environment and the command line, in this order; later ones win.
 //!
 //! The environment variable of a key is the process's prefix and the key's path with two underscores between parts:
-//! `OUTBOARD_SERVER__LIMITS__FRAME_TIME=5s`. On the command line it is `--set limits.frame_time=5s`.
+//! `OUTBOARD_SERVER__LIMITS__FRAME_TIME=5s`. On the command line it is `--set limits.frame_time=5s`. Below all of them stand the
+//! variables of OpenTelemetry, for a program that has traces.
 //! Promises: an unknown key or a bad value is one sentence that names the key, the value, where it stands and what is
 //! allowed; a key is unknown wherever it stands, even when a later source would win over it.
 
 mod layer;
+mod open_telemetry;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -103,7 +105,9 @@ where
     S: Default + Serialize + DeserializeOwned,
 {
     let defaults = toml::Table::try_from(S::default()).map_err(|error| SettingsError::Value(error.to_string()))?;
-    let mut layers = Vec::new();
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    let readable = environment.iter().filter_map(|(name, value)| Some((name.to_str()?.into(), value.to_str()?.into())));
+    let mut layers = open_telemetry::layers(&readable.collect(), &defaults)?;
     if let Some(path) = sources.file {
         layers.push(Layer::of_file(path)?);
     }

@@ -187,3 +187,43 @@ fn a_range_names_key_value_and_both_ends() {
         assert_eq!(error, format!("settings: `k` is {value}, allowed is 1 to 2"));
     }
 }
+
+#[test]
+fn the_variables_of_open_telemetry_stand_below_our_own() {
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Traced {
+        traces: crate::traces::Settings,
+    }
+    let read = |environment: &[(&str, &str)], flags: &[(&str, &str)]| {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let sources = Sources { file: Option::None, prefix: "OUTBOARD_TEST", lists: &[], flags };
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        let read = read_with::<Traced>(&sources, environment, None);
+        read.map(|read| read.traces).map_err(|error| error.to_string())
+    };
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/");
+    let all = [
+        base,
+        ("OTEL_SERVICE_NAME", "shop"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", ""),
+        ("OTEL_LOGS_EXPORTER", "none"),
+    ];
+    let traces = read(&all, &[]).expect("good settings");
+    assert_eq!(traces.endpoint, "http://collector:4318/v1/traces");
+    let sampler = crate::traces::Sampler::Ratio;
+    assert_eq!((traces.service.as_str(), traces.sampler, traces.ratio, traces.queue), ("shop", sampler, 0.5, 2_048));
+    let ours = [base, ("OUTBOARD_TEST__TRACES__ENDPOINT", "http://mine"), ("OTEL_SERVICE_NAME", "shop")];
+    let traces = read(&ours, &[("traces.service", "flag")]).expect("good settings");
+    assert_eq!((traces.endpoint.as_str(), traces.service.as_str()), ("http://mine", "flag"));
+    let own_path = [base, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces/all")];
+    assert_eq!(read(&own_path, &[]).map(|traces| traces.endpoint).as_deref(), Ok("http://traces/all"));
+    let disabled = [base, ("OTEL_SDK_DISABLED", "true")];
+    assert_eq!(read(&disabled, &[]).map(|traces| traces.endpoint).as_deref(), Ok(""));
+    let wrong = read(&[("OTEL_TRACES_SAMPLER", "sometimes")], &[]).expect_err("no such sampler");
+    assert!(wrong.contains("`traces.sampler`") && wrong.contains("OTEL_TRACES_SAMPLER=sometimes"), "{wrong}");
+    // Other programs' settings have no traces, and do not care.
+    assert_eq!(with("", &[("OTEL_TRACES_SAMPLER", "sometimes")], &[]), Ok(Some::default()));
+}
