@@ -43,7 +43,12 @@ struct Base {
    * generated clients would take the late reply for the answer to their next call.
    */
   4: optional i32 timeout_ms,
-  /** W3C Trace Context, as in the HTTP header of that name. */
+  /**
+   * W3C Trace Context, as in the HTTP header of that name: the caller's own span. One that the standard does not allow
+   * counts as absent.
+   */
   5: optional string traceparent,
   6: optional Priority priority,
+  /** W3C Trace Context, as in the HTTP header of that name, at most 512 bytes. Only of use beside traceparent. */
+  8: optional string tracestate,
 }

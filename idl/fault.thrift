@@ -43,4 +43,6 @@ exception Fault {
   4: optional string request_id,
   /** The parameter at fault ("model", "image", "top_k", a tensor's name), when there is one. */
   5: optional string param,
+  /** Names the trace (32 hexadecimal digits), when the call is part of one. It stands in the log, too. */
+  6: optional string trace_id,
 }

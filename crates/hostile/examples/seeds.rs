@@ -35,6 +35,7 @@ fn base() -> Option<Base> {
         timeout_ms: Some(1_000),
         traceparent: text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         priority: Some(Priority::INTERACTIVE),
+        tracestate: text("rojo=00f067aa0ba902b7"),
     })
 }
 
@@ -177,6 +178,7 @@ fn replies() {
         retry_after_ms: Some(5),
         request_id: text("r"),
         param: text("image"),
+        trace_id: text("0af7651916cd43dd8448eb211c80319c"),
     };
     reply::<inference::ModelsReply>(0, "fault", &Err(fault));
 }

@@ -98,7 +98,11 @@ fn args<Q: TSerializable + HasBase>(request: &Request) -> Result<Q, WireError> {
         base.timeout_ms = base.timeout_ms.filter(|ms| *ms != 0).or(carried.timeout_ms);
         base.request_id = base.request_id.take().or_else(|| carried.log_id.clone());
         base.caller = base.caller.take().or_else(|| carried.caller.clone());
-        base.traceparent = base.traceparent.take().or_else(|| carried.traceparent.clone());
+        if base.traceparent.is_none() {
+            // The two belong together: a state beside another's parent would be that of another trace.
+            base.traceparent = carried.traceparent.clone();
+            base.tracestate = carried.tracestate.clone();
+        }
     }
     Ok(args)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fault_crate::{Fault as Failure, Kind};
-use units::RequestId;
+use units::{RequestId, TraceId};
 
 use crate::fault::{Fault, FaultCode};
 
@@ -19,7 +19,14 @@ impl Fault {
             retry_after_ms: failure.retry_after.map(milliseconds),
             request_id: Some(request_id.as_str().to_owned()),
             param: failure.param.map(|param| param.into_owned()),
+            trace_id: None,
         }
+    }
+
+    /// The same for a call that is part of a trace.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<TraceId>) -> Self {
+        Self { trace_id: trace.map(|trace| trace.to_string()), ..self }
     }
 
     /// The failure that the exception tells of. A code that this build does not know, or none, is [`Kind::Internal`].

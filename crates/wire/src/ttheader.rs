@@ -6,7 +6,7 @@
 //! `words` counts the header from the protocol on, in 4 bytes. A block begins with its kind: `00` padding, `01` texts by text,
 //! `10` texts by number, `11` a token. The message may have a frame's length in front once more, as Kitex sends it.
 //! Promises: every length is compared with the bytes that are left of what holds it; nothing is copied but the few texts that
-//! are of use here, and of those none that is longer than [`LONGEST`].
+//! are of use here, and of those none that is longer than [`LONGEST`], or [`LONGEST_STATE`].
 //! Not here: what the texts mean for a request (`idl`).
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ const MOST_HEADER: usize = 64 * 1024;
 const OTHER_TALK: u16 = 0b1_1010;
 /// A longer text is none that is taken from here.
 const LONGEST: usize = 256;
+/// A `tracestate` can be longer, and is cut to 512 bytes by whoever reads it.
+const LONGEST_STATE: usize = 4_096;
 
 /// What the header says about the call, as far as it is of use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Carried {
     pub caller: Option<String>,
     /// W3C Trace Context.
     pub traceparent: Option<String>,
+    /// W3C Trace Context.
+    pub tracestate: Option<String>,
 }
 
 /// A header that was read.
@@ -149,13 +153,19 @@ impl Carried {
             self.log_id = self.log_id.take().or_else(|| kept(value));
         } else if name.eq_ignore_ascii_case(b"traceparent") {
             self.traceparent = kept(value);
+        } else if name.eq_ignore_ascii_case(b"tracestate") {
+            self.tracestate = text(value, LONGEST_STATE);
         }
     }
 }
 
 fn kept(value: &[u8]) -> Option<String> {
+    text(value, LONGEST)
+}
+
+fn text(value: &[u8], longest: usize) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
-    (!text.is_empty() && text.len() <= LONGEST).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= longest).then(|| text.to_owned())
 }
 
 const CUT: WireError = WireError::Head("ttheader ends early");

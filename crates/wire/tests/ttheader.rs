@@ -49,6 +49,7 @@ fn a_call_of_kitex_is_read_with_what_its_header_says() {
         log_id: Some("kitex-log-id-1".to_owned()),
         caller: Some("caller-x".to_owned()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        tracestate: None,
     };
     assert_eq!(request.carried(), Some(&carried));
     assert_eq!(request.frame_bytes(), KITEX.len() - 4);
@@ -105,6 +106,9 @@ fn names_of_the_log_id_and_the_trace_are_found_however_they_are_handed_on() {
     assert_eq!(text(&[("log-id", "b")]).log_id.as_deref(), Some("b"));
     let long = "x".repeat(257);
     assert_eq!(text(&[("logid", &long), ("logid", ""), ("LOGIDS", "c")]), Carried::default());
+    let state = |text: Carried| text.tracestate;
+    assert_eq!(state(text(&[("RPC_PERSIST_TRACESTATE", &long)])), Some(long));
+    assert_eq!(state(text(&[("tracestate", &"x".repeat(4_097))])), None);
 }
 
 #[test]

@@ -102,13 +102,16 @@ pub struct Base {
   /// A caller should wait slightly longer than this itself, and close the connection when it gave up waiting: most
   /// generated clients would take the late reply for the answer to their next call.
   pub timeout_ms: Option<i32>,
-  /// W3C Trace Context, as in the HTTP header of that name.
+  /// W3C Trace Context, as in the HTTP header of that name: the caller's own span. One that the standard does not allow
+  /// counts as absent.
   pub traceparent: Option<String>,
   pub priority: Option<Priority>,
+  /// W3C Trace Context, as in the HTTP header of that name, at most 512 bytes. Only of use beside traceparent.
+  pub tracestate: Option<String>,
 }
 
 impl Base {
-  pub fn new<F1, F2, F3, F4, F5, F6>(request_id: F1, caller: F2, call_id: F3, timeout_ms: F4, traceparent: F5, priority: F6) -> Base where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<::bytes::Bytes>>, F4: Into<Option<i32>>, F5: Into<Option<String>>, F6: Into<Option<Priority>> {
+  pub fn new<F1, F2, F3, F4, F5, F6, F8>(request_id: F1, caller: F2, call_id: F3, timeout_ms: F4, traceparent: F5, priority: F6, tracestate: F8) -> Base where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<::bytes::Bytes>>, F4: Into<Option<i32>>, F5: Into<Option<String>>, F6: Into<Option<Priority>>, F8: Into<Option<String>> {
     Base {
       request_id: request_id.into(),
       caller: caller.into(),
@@ -116,6 +119,7 @@ impl Base {
       timeout_ms: timeout_ms.into(),
       traceparent: traceparent.into(),
       priority: priority.into(),
+      tracestate: tracestate.into(),
     }
   }
 }
@@ -129,6 +133,7 @@ impl TSerializable for Base {
     let mut f_4: Option<i32> = None;
     let mut f_5: Option<String> = None;
     let mut f_6: Option<Priority> = None;
+    let mut f_8: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -160,6 +165,10 @@ impl TSerializable for Base {
           let val = Priority::read_from_in_protocol(i_prot)?;
           f_6 = Some(val);
         },
+        8 => {
+          let val = i_prot.read_string()?;
+          f_8 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -174,6 +183,7 @@ impl TSerializable for Base {
       timeout_ms: f_4,
       traceparent: f_5,
       priority: f_6,
+      tracestate: f_8,
     };
     Ok(ret)
   }
@@ -208,6 +218,11 @@ impl TSerializable for Base {
     if let Some(ref fld_var) = self.priority {
       o_prot.write_field_begin(&::wire::field(TType::I32, 6))?;
       fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.tracestate {
+      o_prot.write_field_begin(&::wire::field(TType::String, 8))?;
+      o_prot.write_string(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;

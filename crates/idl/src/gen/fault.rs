@@ -133,16 +133,19 @@ pub struct Fault {
   pub request_id: Option<String>,
   /// The parameter at fault ("model", "image", "top_k", a tensor's name), when there is one.
   pub param: Option<String>,
+  /// Names the trace (32 hexadecimal digits), when the call is part of one. It stands in the log, too.
+  pub trace_id: Option<String>,
 }
 
 impl Fault {
-  pub fn new<F1, F2, F3, F4, F5>(code: F1, message: F2, retry_after_ms: F3, request_id: F4, param: F5) -> Fault where F1: Into<Option<FaultCode>>, F2: Into<Option<String>>, F3: Into<Option<i32>>, F4: Into<Option<String>>, F5: Into<Option<String>> {
+  pub fn new<F1, F2, F3, F4, F5, F6>(code: F1, message: F2, retry_after_ms: F3, request_id: F4, param: F5, trace_id: F6) -> Fault where F1: Into<Option<FaultCode>>, F2: Into<Option<String>>, F3: Into<Option<i32>>, F4: Into<Option<String>>, F5: Into<Option<String>>, F6: Into<Option<String>> {
     Fault {
       code: code.into(),
       message: message.into(),
       retry_after_ms: retry_after_ms.into(),
       request_id: request_id.into(),
       param: param.into(),
+      trace_id: trace_id.into(),
     }
   }
 }
@@ -155,6 +158,7 @@ impl TSerializable for Fault {
     let mut f_3: Option<i32> = None;
     let mut f_4: Option<String> = None;
     let mut f_5: Option<String> = None;
+    let mut f_6: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -182,6 +186,10 @@ impl TSerializable for Fault {
           let val = i_prot.read_string()?;
           f_5 = Some(val);
         },
+        6 => {
+          let val = i_prot.read_string()?;
+          f_6 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -195,6 +203,7 @@ impl TSerializable for Fault {
       retry_after_ms: f_3,
       request_id: f_4,
       param: f_5,
+      trace_id: f_6,
     };
     Ok(ret)
   }
@@ -223,6 +232,11 @@ impl TSerializable for Fault {
     }
     if let Some(ref fld_var) = self.param {
       o_prot.write_field_begin(&::wire::field(TType::String, 5))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.trace_id {
+      o_prot.write_field_begin(&::wire::field(TType::String, 6))?;
       o_prot.write_string(fld_var)?;
       o_prot.write_field_end()?
     }
