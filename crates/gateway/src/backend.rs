@@ -14,9 +14,12 @@ use futures_util::future::select_ok;
 use idl::base::Base;
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, ModelsRequest};
-use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
+use rpc::{CallOptions, Channel, ChannelConfig, Endpoint, Ping, Pong};
 use units::{CallId, Deadline, RequestId};
 use wire::{FrameLimits, MessageKind, Protocol, encode_call};
+
+use crate::metrics::GatewayMetrics;
+use crate::settings::Settings;
 
 pub(crate) use self::chat::{ChatStream, StreamTimes};
 
@@ -46,8 +49,15 @@ pub(crate) struct Classify {
 
 impl Backend {
     /// Connects in the background, on the thread that calls this.
-    pub(crate) fn new(servers: Vec<Endpoint>, connections: usize) -> Self {
-        let config = ChannelConfig { connections, cancel: Some(Arc::new(cancel)), ..ChannelConfig::default() };
+    pub(crate) fn new(servers: Vec<Endpoint>, settings: &Settings, metrics: &GatewayMetrics) -> Self {
+        let config = ChannelConfig {
+            connections: settings.connections_per_server,
+            cancel: Some(Arc::new(cancel)),
+            ping: Some(ping(settings.channel.ping)),
+            ejection: settings.channel.ejection(),
+            observe: Arc::clone(&metrics.server_events) as _,
+            ..ChannelConfig::default()
+        };
         Self { channel: Channel::new(servers, config), models: RefCell::new(None) }
     }
 
@@ -132,6 +142,16 @@ fn base(request_id: &RequestId, call_id: CallId) -> Base {
         call_id: Some(Bytes::copy_from_slice(&call_id.0)),
         ..Base::default()
     }
+}
+
+/// How a silent server is asked whether it is there: for its health, which it answers from memory, whatever else it does.
+fn ping(every: Duration) -> Ping {
+    let ask = || CheckRequest { base: None, model: None };
+    let judge = |reply: CheckReply| match reply.status {
+        Some(ServingStatus::DRAINING) => Pong::Leaves,
+        _ => Pong::Serves,
+    };
+    Ping::new(every, idl::methods::CHECK, ask, judge)
 }
 
 /// The message that stops a call whose client has left.

@@ -171,14 +171,14 @@ async fn serve(
     let pages = chassis::admin::Pages { metrics, ready: Arc::new(say), live: Arc::new(|| (true, "live".to_owned())) };
     let admin = chassis::admin::start(settings.admin, pages).await?;
     let (shared, workers) = (Arc::clone(&process), settings.workers());
-    let connections = settings.connections_per_server;
     let unusable = |error: std::io::Error| format!("cannot listen on {} (`listen`): {error}", settings.listen);
     let listener = listen(settings.listen).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
     let door = Socket::from(listener.try_clone().map_err(unusable)?);
     let http = HttpServer::new(move || {
         // Made on the worker's own thread, so its connections live there, too.
-        let site = Site { process: Arc::clone(&shared), backend: Backend::new(servers.clone(), connections) };
+        let backend = Backend::new(servers.clone(), &shared.settings, &shared.metrics);
+        let site = Site { process: Arc::clone(&shared), backend };
         let asked = Condition::new(site.process.keyring.is_some(), from_fn(access::check));
         App::new().app_data(web::Data::new(site)).wrap(asked).configure(routes)
     })

@@ -1,11 +1,14 @@
 //! What is counted and timed, with every handle looked up once.
 
+use std::sync::Arc;
+
 use chassis::metrics::{Metrics, Seconds};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor as _};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use rpc::ObserveChannel;
 
 use crate::ask::Told;
 
@@ -66,6 +69,50 @@ struct RefusedLabels {
     reason: &'static str,
 }
 
+/// What the threads do about servers that fail.
+#[derive(Debug)]
+pub(crate) struct ServerEvents {
+    ejected: Counter,
+    hung: Counter,
+    repeated: Counter,
+    over_budget: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
+impl ServerEvents {
+    fn of(events: &Family<EventLabels, Counter>) -> Self {
+        let counter = |event| events.get_or_create(&EventLabels { event }).clone();
+        Self {
+            ejected: counter("ejected"),
+            hung: counter("hung"),
+            repeated: counter("repeated"),
+            over_budget: counter("over_budget"),
+        }
+    }
+}
+
+impl ObserveChannel for ServerEvents {
+    fn ejected(&self) {
+        self.ejected.inc();
+    }
+
+    fn hung(&self) {
+        self.hung.inc();
+    }
+
+    fn repeated(&self) {
+        self.repeated.inc();
+    }
+
+    fn over_budget(&self) {
+        self.over_budget.inc();
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: &'static str,
@@ -85,6 +132,7 @@ pub(crate) struct GatewayMetrics {
     refused: [Counter; 6],
     pub(crate) keys: Gauge,
     pub(crate) key_file_errors: Counter,
+    pub(crate) server_events: Arc<ServerEvents>,
     first_token: Histogram,
     tokens_in: Counter,
     tokens_out: Counter,
@@ -97,6 +145,7 @@ impl GatewayMetrics {
         let seconds = Family::<RouteLabels, Histogram, Seconds>::new_with_constructor(Seconds);
         let answers = Family::<AnswerLabels, Counter>::default();
         let refused = Family::<RefusedLabels, Counter>::default();
+        let events = Family::<EventLabels, Counter>::default();
         let this = Self {
             seconds: ROUTES.map(|route| seconds.get_or_create(&RouteLabels { route }).clone()).to_vec(),
             answers: ROUTES
@@ -108,6 +157,7 @@ impl GatewayMetrics {
             refused: REFUSED.map(|reason| refused.get_or_create(&RefusedLabels { reason }).clone()),
             keys: Gauge::default(),
             key_file_errors: Counter::default(),
+            server_events: Arc::new(ServerEvents::of(&events)),
             first_token: Seconds.new_metric(),
             tokens_in: Counter::default(),
             tokens_out: Counter::default(),
@@ -120,6 +170,7 @@ impl GatewayMetrics {
             gateway.register("answers", "Answers by route and class of status", answers);
             gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
             gateway.register("refused", "Requests without the key or the token that they need", refused);
+            gateway.register("server_events", "What was done about servers that fail", events);
             gateway.register("keys", "Keys in the file of keys", this.keys.clone());
             let errors = this.key_file_errors.clone();
             gateway.register("key_file_errors", "Times that a changed file of keys could not be used", errors);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chassis::Size;
 use chassis::settings::{self, SettingsError};
+use rpc::Ejection;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::most_picture_bytes;
@@ -37,6 +38,8 @@ pub(crate) struct Settings {
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
     pub(crate) limits: Limits,
+    /// How the servers are watched.
+    pub(crate) channel: ChannelSettings,
     /// What is kept of answers.
     pub(crate) history: history::Settings,
     pub(crate) log: chassis::logs::Settings,
@@ -77,6 +80,36 @@ pub(crate) struct Limits {
     pub(crate) chat_keep_alive: Duration,
 }
 
+/// How the servers are watched, and spared when they fail.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChannelSettings {
+    /// A connection that was silent for so long is asked whether somebody is there.
+    #[serde(with = "humantime_serde")]
+    pub(crate) ping: Duration,
+    /// So many failures in a row leave a server out of choice.
+    pub(crate) eject_after: u32,
+    /// For so long at first.
+    #[serde(with = "humantime_serde")]
+    pub(crate) eject_first: Duration,
+    /// Doubled each time up to this.
+    #[serde(with = "humantime_serde")]
+    pub(crate) eject_longest: Duration,
+}
+
+impl Default for ChannelSettings {
+    fn default() -> Self {
+        let Ejection { failures, first, longest } = Ejection::default();
+        Self { ping: Duration::from_secs(1), eject_after: failures, eject_first: first, eject_longest: longest }
+    }
+}
+
+impl ChannelSettings {
+    pub(crate) fn ejection(&self) -> Ejection {
+        Ejection { failures: self.eject_after, first: self.eject_first, longest: self.eject_longest }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -103,6 +136,7 @@ impl Default for Settings {
                 chat_first_token: Duration::from_secs(30),
                 chat_keep_alive: Duration::from_secs(10),
             },
+            channel: ChannelSettings::default(),
             history: history::Settings::default(),
             log: chassis::logs::Settings::default(),
         }
@@ -122,6 +156,7 @@ impl Settings {
             ("workers", self.workers as u64, 0..=1_024),
             ("connections_per_server", self.connections_per_server as u64, 1..=1_024),
             ("limits.connections", limits.connections as u64, 1..=1_000_000),
+            ("channel.eject_after", self.channel.eject_after.into(), 1..=1_000_000),
             // One picture must fit one frame.
             ("limits.picture", picture, 1..=most_picture_bytes()),
             ("limits.json", json, 1..=1 << 30),
@@ -138,6 +173,10 @@ impl Settings {
         for (key, value, allowed) in [
             ("drain", self.drain, Duration::ZERO..=day),
             ("limits.body_time", limits.body_time, least..=day),
+            // Shorter ones would take a busy server for one that hangs.
+            ("channel.ping", self.channel.ping, Duration::from_millis(100)..=day),
+            ("channel.eject_first", self.channel.eject_first, least..=self.channel.eject_longest),
+            ("channel.eject_longest", self.channel.eject_longest, least..=day),
             ("limits.longest_deadline", limits.longest_deadline, least..=units::LONGEST),
             ("limits.deadline", limits.deadline, least..=limits.longest_deadline),
             ("limits.chat_deadline", limits.chat_deadline, least..=limits.longest_deadline),

@@ -2,7 +2,8 @@
 //!
 //! Choice: two endpoints at random, the cheaper of them (`load`); with an affinity key the same endpoint for the same
 //! key as long as the set of reachable ones stays.
-//! Failure: at once when every endpoint is known to be down; while a first attempt to connect is under way, a call
+//! Failure: as soon as an attempt to connect to each endpoint has failed after the call came (a call wakes those that pause
+//! between two attempts, and waits for them for a moment); while a first attempt is under way, a call
 //! waits for it until its deadline. A call that never started is sent once more (to another endpoint, when this one said
 //! that it does not serve it now), an idempotent one also when it may have; both under a budget (`retry`) and never past the
 //! deadline.
@@ -23,9 +24,13 @@ use wire::{
 
 use crate::endpoint::{Backend, Offer};
 use crate::link::{Denied, Link};
-use crate::load::Outcome;
+use crate::load::{Outcome, Standing};
 use crate::retry::RetryBudget;
-use crate::{ChannelError, Endpoint, EndpointId, EndpointState};
+use crate::{ChannelError, ChannelStats, Ejection, Endpoint, EndpointId, EndpointState, ObserveChannel, Ping};
+
+/// So long a call waits at most for connections that have failed to be made anew: as long as a server that was started again
+/// may go unnoticed.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Makes the oneway message that tells a server to stop working on a call; `None` when there is nothing to say.
 pub type CancelCall = Arc<dyn Fn(CallId) -> Option<Frame> + Send + Sync>;
@@ -48,6 +53,12 @@ pub struct ChannelConfig {
     pub decode: DecodeLimits,
     /// Sent on the call's connection when a call with a `call_id` is given up after it was sent.
     pub cancel: Option<CancelCall>,
+    /// How to ask a silent server whether it is there. Without it, one that hangs costs its calls their deadlines.
+    pub ping: Option<Ping>,
+    /// When failures take a server out of choice, and for how long.
+    pub ejection: Ejection,
+    /// Hears of failures.
+    pub observe: Arc<dyn ObserveChannel>,
 }
 
 impl Default for ChannelConfig {
@@ -60,6 +71,9 @@ impl Default for ChannelConfig {
             protocol: Protocol::Binary,
             decode: DecodeLimits::default(),
             cancel: None,
+            ping: None,
+            ejection: Ejection::default(),
+            observe: Arc::new(ChannelStats::default()),
         }
     }
 }
@@ -79,6 +93,8 @@ impl fmt::Debug for ChannelConfig {
             .field("connect_timeout", &self.connect_timeout)
             .field("protocol", &self.protocol)
             .field("cancels", &self.cancel.is_some())
+            .field("ping", &self.ping)
+            .field("ejection", &self.ejection)
             .finish_non_exhaustive()
     }
 }
@@ -144,6 +160,8 @@ struct Inner {
 enum Choice {
     Go(Arc<Backend>, Arc<Link>),
     Wait,
+    /// Down, but nobody has looked since the call came.
+    Stale(String),
     Down(String),
 }
 
@@ -179,9 +197,9 @@ impl Channel {
     /// name it in [`CallOptions::endpoint`], because the choice may be another the next time.
     #[must_use]
     pub fn choose(&self, options: &CallOptions) -> Option<EndpointId> {
-        match self.0.choose(options, None) {
+        match self.0.choose(options, None, Instant::now()) {
             Choice::Go(backend, _) => Some(backend.id),
-            Choice::Wait | Choice::Down(_) => None,
+            Choice::Wait | Choice::Stale(_) | Choice::Down(_) => None,
         }
     }
 
@@ -220,9 +238,14 @@ impl Channel {
                 Err(_) => false,
             };
             let now = Instant::now();
-            if !may_repeat || options.deadline.is_over(now.into_std()) || !inner.retries.take(now) {
+            if !may_repeat || options.deadline.is_over(now.into_std()) {
                 return answer;
             }
+            if !inner.retries.take(now) {
+                inner.config.observe.over_budget();
+                return answer;
+            }
+            inner.config.observe.repeated();
             let error = answer.err();
             tracing::debug!(
                 method = method.name,
@@ -295,7 +318,9 @@ impl Inner {
         let began = Instant::now();
         let observe = |outcome| {
             let now = Instant::now();
-            backend.load.observe(outcome, now - began, now);
+            if backend.load.observe(outcome, now - began, now) {
+                self.config.observe.ejected();
+            }
         };
         entry.send(frame, cancel);
         let reply = tokio::time::timeout_at(options.deadline.instant().into(), entry.reply()).await;
@@ -322,7 +347,7 @@ impl Inner {
             }
             Ok(Err(exception)) => {
                 observe(match &exception {
-                    exception if exception.turned_away() => Outcome::Failed,
+                    exception if exception.turned_away() => Outcome::TurnedAway,
                     exception if exception.not_here() => Outcome::NotHere,
                     _ => Outcome::Declined,
                 });
@@ -371,24 +396,35 @@ impl Inner {
         options: &CallOptions,
         avoid: Option<EndpointId>,
     ) -> Result<(Arc<Backend>, Arc<Link>), ChannelError> {
-        match self.choose(options, avoid) {
+        let came = Instant::now();
+        match self.choose(options, avoid, came) {
             Choice::Go(backend, link) => return Ok((backend, link)),
             Choice::Down(reason) => return Err(self.unreachable(options, reason)),
-            Choice::Wait => {}
+            Choice::Wait | Choice::Stale(_) => {}
         }
         let mut changed = self.changed.clone();
         let wait = async {
             loop {
                 // Mark first, look second: a change in between is then not missed.
                 changed.mark_unchanged();
-                match self.choose(options, avoid) {
+                match self.choose(options, avoid, came) {
                     Choice::Go(backend, link) => return Ok((backend, link)),
                     Choice::Down(reason) => return Err(self.unreachable(options, reason)),
-                    Choice::Wait => {}
+                    Choice::Wait => {
+                        if changed.changed().await.is_ok() {
+                            continue;
+                        }
+                    }
+                    Choice::Stale(reason) => {
+                        self.want(options);
+                        match tokio::time::timeout_at(came + MOMENT, changed.changed()).await {
+                            Ok(Ok(())) => continue,
+                            Ok(Err(_)) => {}
+                            Err(_) => return Err(self.unreachable(options, reason)),
+                        }
+                    }
                 }
-                if changed.changed().await.is_err() {
-                    return Err(self.unreachable(options, "the channel was dropped".to_owned()));
-                }
+                return Err(self.unreachable(options, "the channel was dropped".to_owned()));
             }
         };
         tokio::time::timeout_at(options.deadline.instant().into(), wait)
@@ -398,7 +434,7 @@ impl Inner {
 
     /// Whether a call could go to another endpoint than this one now.
     fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
-        matches!(self.choose(options, Some(endpoint)), Choice::Go(backend, _) if backend.id != endpoint)
+        matches!(self.choose(options, Some(endpoint), Instant::now()), Choice::Go(backend, _) if backend.id != endpoint)
     }
 
     fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {
@@ -406,63 +442,78 @@ impl Inner {
         ChannelError::Unreachable { endpoints, reason }
     }
 
-    fn choose(&self, options: &CallOptions, avoid: Option<EndpointId>) -> Choice {
-        let mut up: Vec<(&Arc<Backend>, Arc<Link>)> = Vec::with_capacity(self.backends.len());
-        let mut soon = false;
-        let mut down = None;
+    /// Lets those that pause between two attempts to connect try at once.
+    fn want(&self, options: &CallOptions) {
+        let meant = |backend: &&Arc<Backend>| options.endpoint.is_none_or(|only| only == backend.id);
+        self.backends.iter().filter(meant).for_each(|backend| backend.want());
+    }
+
+    /// `came`: what has failed before is no longer believed.
+    fn choose(&self, options: &CallOptions, avoid: Option<EndpointId>, came: Instant) -> Choice {
+        let now = Instant::now();
+        let mut up: Vec<Candidate<'_>> = Vec::with_capacity(self.backends.len());
+        let (mut soon, mut stale, mut down) = (false, false, None);
         for backend in &self.backends {
             if options.endpoint.is_some_and(|only| only != backend.id) {
                 continue;
             }
             match backend.offer() {
-                Offer::Link(link) => up.push((backend, link)),
+                Offer::Link(link) => up.push(Candidate { backend, link, standing: backend.load.standing(now) }),
                 Offer::Soon => soon = true,
-                Offer::Down(reason) => down = Some(reason),
+                Offer::Down(reason, at) => {
+                    stale |= at < came;
+                    down = Some(reason);
+                }
             }
         }
-        let now = Instant::now();
-        // Where the last attempt failed, and what fails again and again, only when there is nothing else.
-        keep_if_any(&mut up, |backend| !backend.load.is_ejected(now));
-        keep_if_any(&mut up, |backend| Some(backend.id) != avoid);
+        // What takes no calls, what fails again and again, and where the last attempt failed: only when there is nothing else.
+        keep_if_any(&mut up, |candidate| !candidate.standing.leaving);
+        keep_if_any(&mut up, |candidate| !candidate.standing.barred);
+        keep_if_any(&mut up, |candidate| Some(candidate.backend.id) != avoid);
         let chosen = match (up.len(), options.affinity) {
             (0, _) if soon => return Choice::Wait,
             (0, _) => {
                 let reason = down.map_or_else(|| "no endpoint is configured".to_owned(), |reason| reason.to_string());
-                return Choice::Down(reason);
+                return if stale { Choice::Stale(reason) } else { Choice::Down(reason) };
             }
             (1, _) => 0,
             (_, Some(key)) => highest(&up, key),
-            (count, None) => cheaper_of_two(&up, count, now),
+            (count, None) => cheaper_of_two(&up, count),
         };
-        let (backend, link) = up.swap_remove(chosen);
+        let Candidate { backend, link, .. } = up.swap_remove(chosen);
         Choice::Go(Arc::clone(backend), link)
     }
 }
 
-type Candidates<'a> = Vec<(&'a Arc<Backend>, Arc<Link>)>;
+/// An endpoint that a call could go to.
+struct Candidate<'a> {
+    backend: &'a Arc<Backend>,
+    link: Arc<Link>,
+    standing: Standing,
+}
 
-fn keep_if_any(candidates: &mut Candidates<'_>, keep: impl Fn(&Backend) -> bool) {
-    if candidates.iter().any(|(backend, _)| keep(backend)) {
-        candidates.retain(|(backend, _)| keep(backend));
+fn keep_if_any(candidates: &mut Vec<Candidate<'_>>, keep: impl Fn(&Candidate<'_>) -> bool) {
+    if candidates.iter().any(&keep) {
+        candidates.retain(keep);
     }
 }
 
 /// Rendezvous hashing: when an endpoint leaves, only its own keys move.
-fn highest(candidates: &Candidates<'_>, key: u64) -> usize {
+fn highest(candidates: &[Candidate<'_>], key: u64) -> usize {
     let weight = |index: &usize| {
         // Hashed by address, so that every process with the same list chooses the same; the hasher's keys are fixed.
         let mut hasher = DefaultHasher::new();
-        (key, &candidates[*index].0.endpoint).hash(&mut hasher);
+        (key, &candidates[*index].backend.endpoint).hash(&mut hasher);
         hasher.finish()
     };
     (0..candidates.len()).max_by_key(weight).unwrap_or_default()
 }
 
 /// Power of two choices: nearly as good as asking all of them, and clients do not all run to the same one.
-fn cheaper_of_two(candidates: &Candidates<'_>, count: usize, now: Instant) -> usize {
+fn cheaper_of_two(candidates: &[Candidate<'_>], count: usize) -> usize {
     let first = fastrand::usize(..count);
     let second = (first + 1 + fastrand::usize(..count - 1)) % count;
-    let cost = |index: usize| candidates[index].0.load.cost(now);
+    let cost = |index: usize| candidates[index].standing.cost;
     if cost(second) < cost(first) { second } else { first }
 }
 

@@ -1,7 +1,6 @@
-//! One server as a channel sees it: its address, its connections, and the tasks that keep them up.
+//! One server as a channel sees it: its address, its connections, and what they can offer a call.
 //!
-//! Promises: an endpoint is always connected or being connected, one attempt at a time for each connection, with
-//! growing jittered pauses of at most a second, so that a server that is back is noticed within about one.
+//! Not here: keeping the connections up (`keeper`), what speaks for one server and against another (`load`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,21 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::ChannelConfig;
+use crate::keeper::Keeper;
 use crate::link::Link;
 use crate::load::Load;
-use crate::socket::{self, Stream};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(800);
-
-/// A connection that lived shorter than this counts as a failed attempt: a server at its limit accepts and closes.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// Why a text is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +25,8 @@ pub struct EndpointError(String);
 /// Where a server listens. A name is resolved anew at each attempt to connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    host: Arc<str>,
-    port: u16,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
 }
 
 impl Endpoint {
@@ -103,22 +95,40 @@ pub struct EndpointState {
     pub ewma: Duration,
     /// Whether it is left out of choice after failures in a row.
     pub ejected: bool,
+    /// Whether it says that it takes no new calls, as while it drains.
+    pub leaving: bool,
+}
+
+impl EndpointState {
+    /// Whether new calls go there.
+    #[must_use]
+    pub fn takes_calls(&self) -> bool {
+        self.connected && !self.ejected && !self.leaving
+    }
 }
 
 /// The state of one connection.
 #[derive(Clone)]
-enum State {
+pub(crate) enum State {
     /// No attempt has ended since it was last up.
     Connecting,
     Up(Arc<Link>),
-    Down(Arc<str>),
+    /// The last attempt failed, at this moment.
+    Down(Arc<str>, Instant),
+}
+
+/// The place of one connection.
+pub(crate) struct Slot {
+    pub(crate) state: Mutex<State>,
+    /// A call waits for it: its pause is over.
+    pub(crate) wanted: Notify,
 }
 
 pub(crate) struct Backend {
     pub(crate) id: EndpointId,
     pub(crate) endpoint: Endpoint,
     pub(crate) load: Load,
-    links: Vec<Mutex<State>>,
+    pub(crate) slots: Vec<Slot>,
 }
 
 /// What an endpoint can offer a call.
@@ -126,8 +136,8 @@ pub(crate) enum Offer {
     Link(Arc<Link>),
     /// An attempt to connect is under way and none has failed yet.
     Soon,
-    /// The last attempt failed.
-    Down(Arc<str>),
+    /// The last attempt failed, at this moment.
+    Down(Arc<str>, Instant),
 }
 
 impl Backend {
@@ -139,9 +149,10 @@ impl Backend {
         changed: &Arc<watch::Sender<()>>,
         stop: &CancellationToken,
     ) -> Arc<Self> {
-        let links = (0..config.connections.max(1)).map(|_| Mutex::new(State::Connecting)).collect();
-        let backend = Arc::new(Self { id, endpoint, load: Load::new(), links });
-        for slot in 0..backend.links.len() {
+        let slot = |_| Slot { state: Mutex::new(State::Connecting), wanted: Notify::new() };
+        let slots: Vec<Slot> = (0..config.connections.max(1)).map(slot).collect();
+        let backend = Arc::new(Self { id, endpoint, load: Load::new(config.ejection), slots });
+        for slot in 0..backend.slots.len() {
             let keeper = Keeper {
                 backend: Arc::clone(&backend),
                 slot,
@@ -158,9 +169,9 @@ impl Backend {
     pub(crate) fn offer(&self) -> Offer {
         let mut best: Option<(usize, Arc<Link>)> = None;
         let mut soon = false;
-        let mut down = None;
-        for slot in &self.links {
-            match &*slot.lock() {
+        let mut down: Option<(Arc<str>, Instant)> = None;
+        for slot in &self.slots {
+            match &*slot.state.lock() {
                 State::Up(link) if !link.is_gone() => {
                     let calls = link.in_flight();
                     if best.as_ref().is_none_or(|(least, _)| calls < *least) {
@@ -168,13 +179,25 @@ impl Backend {
                     }
                 }
                 State::Up(_) | State::Connecting => soon = true,
-                State::Down(reason) => down = Some(Arc::clone(reason)),
+                // The oldest, so that what is said of all of them is true.
+                State::Down(reason, at) => {
+                    if down.as_ref().is_none_or(|(_, oldest)| at < oldest) {
+                        down = Some((Arc::clone(reason), *at));
+                    }
+                }
             }
         }
         match (best, soon, down) {
             (Some((_, link)), ..) => Offer::Link(link),
-            (None, false, Some(reason)) => Offer::Down(reason),
+            (None, false, Some((reason, at))) => Offer::Down(reason, at),
             (None, ..) => Offer::Soon,
+        }
+    }
+
+    /// Lets the next attempts to connect begin now.
+    pub(crate) fn want(&self) {
+        for slot in &self.slots {
+            slot.wanted.notify_one();
         }
     }
 
@@ -184,104 +207,13 @@ impl Backend {
             id: self.id,
             address: self.endpoint.to_string(),
             connected: matches!(offer, Offer::Link(_)),
-            reason: if let Offer::Down(reason) = offer { Some(reason.to_string()) } else { None },
+            reason: if let Offer::Down(reason, _) = offer { Some(reason.to_string()) } else { None },
             in_flight: self.load.in_flight(),
             ewma: self.load.latency(now),
             ejected: self.load.is_ejected(now),
+            leaving: self.load.standing(now).leaving,
         }
     }
-}
-
-/// Keeps one connection up.
-struct Keeper {
-    backend: Arc<Backend>,
-    slot: usize,
-    config: ChannelConfig,
-    changed: Arc<watch::Sender<()>>,
-    stop: CancellationToken,
-}
-
-impl Keeper {
-    async fn run(self) {
-        let stop = self.stop.clone();
-        stop.run_until_cancelled(self.keep_up()).await;
-        let last = std::mem::replace(&mut *self.backend.links[self.slot].lock(), State::Connecting);
-        if let State::Up(link) = last {
-            link.close("the channel was dropped");
-        }
-    }
-
-    async fn keep_up(&self) {
-        let mut failures = 0;
-        loop {
-            let reason = match self.connect().await {
-                Ok(stream) => {
-                    let began = Instant::now();
-                    let link = Link::open(stream, self.config.frames(), self.config.calls_per_connection);
-                    self.set(State::Up(Arc::clone(&link)));
-                    link.closed().await;
-                    if began.elapsed() >= SHORT_LIFE {
-                        failures = 0;
-                        self.set(State::Connecting);
-                        continue;
-                    }
-                    Arc::from("closed by the server right after connecting")
-                }
-                Err(reason) => reason,
-            };
-            // The first short life may be a restart: go again at once, and let calls wait for it.
-            let goes_again = failures == 0 && matches!(&*self.backend.links[self.slot].lock(), State::Up(_));
-            self.set(if goes_again { State::Connecting } else { State::Down(reason) });
-            if !goes_again {
-                tokio::time::sleep(pause(failures)).await;
-            }
-            failures += 1;
-        }
-    }
-
-    fn set(&self, state: State) {
-        *self.backend.links[self.slot].lock() = state;
-        self.changed.send_replace(());
-    }
-
-    /// Tries the addresses of the name in turn, from a random one on, within the time for connecting.
-    async fn connect(&self) -> Result<Stream, Arc<str>> {
-        let limit = self.config.connect_timeout;
-        match tokio::time::timeout(limit, self.connect_any()).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Arc::from(format!("{}: {error}", self.backend.endpoint))),
-            Err(_) => {
-                let millis = limit.as_millis();
-                Err(Arc::from(format!("{}: no connection within {millis} ms", self.backend.endpoint)))
-            }
-        }
-    }
-
-    async fn connect_any(&self) -> std::io::Result<Stream> {
-        let Endpoint { host, port } = &self.backend.endpoint;
-        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((&**host, *port)).await?.collect();
-        if !addresses.is_empty() {
-            let first = fastrand::usize(..addresses.len());
-            addresses.rotate_left(first);
-        }
-        let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    socket::tune(&stream)?;
-                    return Ok(Stream::Plain(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// Doubled for each failure, from half to the whole of it, so that many clients do not come back in step.
-fn pause(failures: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -299,14 +231,5 @@ mod tests {
         }
         let address: SocketAddr = "[::1]:9090".parse().expect("an address");
         assert_eq!(Endpoint::from(address).to_string(), "[::1]:9090");
-    }
-
-    #[test]
-    fn pauses_grow_to_less_than_a_second() {
-        for failures in 0..100 {
-            let pause = pause(failures);
-            assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{failures}: {pause:?}");
-        }
-        assert!(pause(10) >= LONGEST_PAUSE / 2);
     }
 }

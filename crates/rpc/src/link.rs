@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -47,6 +48,10 @@ pub(crate) struct Gone {
     pub(crate) sent: bool,
 }
 
+/// Why a call of the channel's own has no answer.
+#[derive(Debug)]
+pub(crate) struct Unanswered(pub(crate) Arc<str>);
+
 /// Why a call cannot use this connection.
 #[derive(Debug)]
 pub(crate) enum Denied {
@@ -82,6 +87,8 @@ pub(crate) struct Link {
     has_work: Notify,
     closed: CancellationToken,
     calls_limit: usize,
+    /// Whether something has moved since the last look: the server is there.
+    heard: AtomicBool,
 }
 
 /// A call's place on a link. Dropping it gives the call up.
@@ -124,6 +131,7 @@ impl Link {
             has_work: Notify::new(),
             closed: CancellationToken::new(),
             calls_limit,
+            heard: AtomicBool::new(false),
         }
     }
 
@@ -140,14 +148,39 @@ impl Link {
         self.closed.is_cancelled()
     }
 
+    /// Whether the server has moved something since the last call of this.
+    pub(crate) fn take_heard(&self) -> bool {
+        self.heard.swap(false, Relaxed)
+    }
+
+    /// The same, without forgetting it.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Relaxed)
+    }
+
+    /// Makes a call of the channel's own, over the limit of calls if need be, and waits for the answer without an end.
+    pub(crate) async fn ask(self: &Arc<Self>, call: impl FnOnce(i32) -> Option<Frame>) -> Result<Bytes, Unanswered> {
+        let mut entry = self.enter_within(usize::MAX).map_err(|denied| match denied {
+            Denied::Gone(reason) => Unanswered(reason),
+            Denied::Full => Unanswered(Arc::from("too many calls")),
+        })?;
+        let frame = call(entry.number()).ok_or_else(|| Unanswered(Arc::from("the ping cannot be encoded")))?;
+        entry.send(frame, None);
+        entry.reply().await.map_err(|gone| Unanswered(gone.reason))
+    }
+
     /// Takes a number for a call.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Denied> {
+        self.enter_within(self.calls_limit)
+    }
+
+    fn enter_within(self: &Arc<Self>, calls_limit: usize) -> Result<Entry, Denied> {
         let (sender, reply) = oneshot::channel();
         let mut waiters = self.waiters.lock();
         if let Some(reason) = &waiters.gone {
             return Err(Denied::Gone(Arc::clone(reason)));
         }
-        if waiters.by_number.len() >= self.calls_limit {
+        if waiters.by_number.len() >= calls_limit {
             return Err(Denied::Full);
         }
         let number = waiters.next_number();
@@ -235,7 +268,8 @@ impl Link {
                     Err(error) => return error.to_string(),
                 }
                 match tokio::time::timeout(WRITE_STALL, direct.writable()).await {
-                    Ok(Ok(())) => {}
+                    // What is big takes its time, and an answer comes after it.
+                    Ok(Ok(())) => self.heard.store(true, Relaxed),
                     Ok(Err(error)) => return error.to_string(),
                     Err(_) => return stalled(),
                 }
@@ -293,7 +327,7 @@ impl Link {
             }
             match poll_fn(|cx| inbound.poll_read(read, cx)).await {
                 Ok(0) => return CLOSED.to_owned(),
-                Ok(_) => {}
+                Ok(_) => self.heard.store(true, Relaxed),
                 Err(error) => return tls::reason(&error),
             }
             let now = Instant::now();

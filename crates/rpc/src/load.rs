@@ -19,12 +19,31 @@ const DECAY: Duration = Duration::from_secs(10);
 /// What a failure counts as, at least.
 const FAILURE_COST: Duration = Duration::from_secs(1);
 
-/// So many failures without a success between them take an endpoint out of choice.
-const FAILURES: u32 = 5;
+/// When an endpoint is left out of choice, and for how long.
+///
+/// It is let back with one call at a time, then two, four and so on as they are answered; a failure meanwhile, or a server that
+/// hangs, leaves it out again for twice as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// So many failures without a success between them take it out.
+    pub failures: u32,
+    /// For so long at first.
+    pub first: Duration,
+    /// Doubled each time up to this.
+    pub longest: Duration,
+}
 
-/// For so long, doubled each time up to the second.
-const FIRST_EJECTION: Duration = Duration::from_secs(1);
-const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { failures: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+/// So many answers end the probation: then 32 calls may be in flight at once, and what a call costs is known.
+const PROVEN: u32 = 5;
+
+/// A server that says that it is leaving is believed for so long, as when its answer was about something that passed.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// How a call ended, as far as load is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +56,28 @@ pub(crate) enum Outcome {
     NotHere,
     /// No answer by the deadline: it says how long was waited, which may be as little as the caller had patience for.
     TooLate,
-    /// Lost, unreadable, or turned away by the server as a whole.
+    /// The server as a whole takes no new calls.
+    TurnedAway,
+    /// Lost, or unreadable.
     Failed,
 }
 
 #[derive(Debug)]
 pub(crate) struct Load {
     in_flight: AtomicUsize,
+    ejection: Ejection,
     seen: Mutex<Seen>,
+}
+
+/// What speaks for and against one more call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// It does not take new calls, as while it drains.
+    pub(crate) leaving: bool,
+    /// It failed again and again, and may not have another call now.
+    pub(crate) barred: bool,
+    /// What one more call would cost, in seconds.
+    pub(crate) cost: f64,
 }
 
 #[derive(Debug)]
@@ -53,23 +86,29 @@ struct Seen {
     latency: f64,
     at: Instant,
     failures: u32,
+    /// How often it was ejected lately: so often the time was doubled.
     ejections: u32,
     ejected_until: Option<Instant>,
+    /// Answers since it was let back, while it has to prove itself.
+    probation: Option<u32>,
+    leaving_until: Option<Instant>,
 }
 
 /// Counts as a call in flight until dropped.
 pub(crate) struct InFlight<'a>(&'a Load);
 
 impl Load {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ejection: Ejection) -> Self {
         let seen = Seen {
             latency: FIRST_GUESS.as_secs_f64(),
             at: Instant::now(),
             failures: 0,
             ejections: 0,
             ejected_until: None,
+            probation: None,
+            leaving_until: None,
         };
-        Self { in_flight: AtomicUsize::new(0), seen: Mutex::new(seen) }
+        Self { in_flight: AtomicUsize::new(0), ejection, seen: Mutex::new(seen) }
     }
 
     pub(crate) fn enter(&self) -> InFlight<'_> {
@@ -89,17 +128,35 @@ impl Load {
         self.seen.lock().ejected_until.is_some_and(|until| now < until)
     }
 
-    /// What one more call would cost, in seconds.
-    pub(crate) fn cost(&self, now: Instant) -> f64 {
-        (self.in_flight() + 1) as f64 * self.seen.lock().decayed(now)
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        let in_flight = self.in_flight();
+        let seen = self.seen.lock();
+        let ejected = seen.ejected_until.is_some_and(|until| now < until);
+        let proving = seen.probation.is_some_and(|answered| in_flight >= 1 << answered);
+        Standing {
+            leaving: seen.leaving_until.is_some_and(|until| now < until),
+            barred: ejected || proving,
+            cost: (in_flight + 1) as f64 * seen.decayed(now),
+        }
     }
 
-    pub(crate) fn observe(&self, outcome: Outcome, took: Duration, now: Instant) {
+    /// Notes that it says that it is leaving, or that it serves after all.
+    pub(crate) fn leaves(&self, leaves: bool, now: Instant) {
+        self.seen.lock().leaving_until = leaves.then(|| now + TURNED_AWAY);
+    }
+
+    /// Takes it out of choice, whatever its calls came to; whether it was in it.
+    pub(crate) fn eject(&self, now: Instant) -> bool {
+        self.seen.lock().eject(&self.ejection, now)
+    }
+
+    /// Notes how a call ended; whether that ejected the endpoint.
+    pub(crate) fn observe(&self, outcome: Outcome, took: Duration, now: Instant) -> bool {
         let mut seen = self.seen.lock();
         let latency = match outcome {
             Outcome::Answered => took.as_secs_f64(),
             Outcome::Declined | Outcome::TooLate => took.as_secs_f64().max(seen.latency),
-            Outcome::NotHere | Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
+            Outcome::NotHere | Outcome::TurnedAway | Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
         };
         seen.latency = if latency > seen.latency {
             latency
@@ -110,27 +167,55 @@ impl Load {
         seen.at = now;
         match outcome {
             Outcome::Answered | Outcome::Declined => {
-                (seen.failures, seen.ejections, seen.ejected_until) = (0, 0, None);
-                return;
+                seen.succeeded(&self.ejection, now);
+                return false;
             }
             // A short deadline is its caller's choice, and no server's failure.
-            Outcome::TooLate if took < FAILURE_COST => return,
+            Outcome::TooLate if took < FAILURE_COST => return false,
             // Other models may be well served there.
-            Outcome::NotHere => return,
+            Outcome::NotHere => return false,
+            // That is no failure either: another process may be there in a moment.
+            Outcome::TurnedAway => {
+                seen.leaving_until = Some(now + TURNED_AWAY);
+                return false;
+            }
             Outcome::TooLate | Outcome::Failed => {}
         }
         seen.failures += 1;
-        if seen.failures >= FAILURES {
-            let long = FIRST_EJECTION.saturating_mul(1 << seen.ejections.min(8)).min(LONGEST_EJECTION);
-            seen.ejected_until = Some(now + long);
-            seen.ejections += 1;
-            // One failure after coming back is enough to go again.
-            seen.failures = FAILURES - 1;
-        }
+        // Who has to prove itself may not fail once.
+        (seen.failures >= self.ejection.failures || seen.probation.is_some()) && seen.eject(&self.ejection, now)
     }
 }
 
 impl Seen {
+    fn eject(&mut self, ejection: &Ejection, now: Instant) -> bool {
+        self.failures = 0;
+        // Calls that were in flight together fail together: that is one reason and not many.
+        if self.ejected_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let long = ejection.first.saturating_mul(1 << self.ejections.min(16)).min(ejection.longest);
+        self.ejected_until = Some(now + long);
+        self.probation = Some(0);
+        self.ejections += 1;
+        true
+    }
+
+    fn succeeded(&mut self, ejection: &Ejection, now: Instant) {
+        self.failures = 0;
+        self.leaving_until = None;
+        let Some(until) = self.ejected_until else { return };
+        // Begun before, or sent because there was no other.
+        if now < until {
+            return;
+        }
+        self.probation = self.probation.map(|answered| answered + 1).filter(|answered| *answered < PROVEN);
+        // One that hangs every minute costs its callers something each time.
+        if now >= until + ejection.longest {
+            (self.ejections, self.ejected_until) = (0, None);
+        }
+    }
+
     /// The share of the old value that is still believed.
     fn kept(&self, now: Instant) -> f64 {
         (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
@@ -154,9 +239,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn fresh() -> (Load, Instant) {
+        (Load::new(Ejection::default()), Instant::now())
+    }
+
     #[test]
     fn one_slow_answer_counts_at_once_and_fades() {
-        let (load, now) = (Load::new(), Instant::now());
+        let (load, now) = fresh();
         load.observe(Outcome::Answered, 100 * MS, now);
         assert_eq!(load.latency(now).as_millis(), 100);
         load.observe(Outcome::Answered, MS, now + 10 * MS);
@@ -166,21 +255,21 @@ mod tests {
 
     #[test]
     fn calls_in_flight_multiply_the_cost() {
-        let (load, now) = (Load::new(), Instant::now());
-        let idle = load.cost(now);
+        let (load, now) = fresh();
+        let cost = |load: &Load| load.standing(now).cost;
+        let idle = cost(&load);
         let calls = [load.enter(), load.enter(), load.enter()];
-        assert!((load.cost(now) / idle - 4.0).abs() < 0.01);
+        assert!((cost(&load) / idle - 4.0).abs() < 0.01);
         drop(calls);
         assert_eq!(load.in_flight(), 0);
     }
 
     #[test]
     fn quick_failures_and_refusals_never_look_fast() {
-        let now = Instant::now();
-        let failing = Load::new();
+        let (failing, now) = fresh();
         failing.observe(Outcome::Failed, MS, now);
         assert!(failing.latency(now) >= FAILURE_COST);
-        let refusing = Load::new();
+        let (refusing, _) = fresh();
         refusing.observe(Outcome::Answered, 50 * MS, now);
         refusing.observe(Outcome::Declined, MS / 10, now);
         assert_eq!(refusing.latency(now).as_millis(), 50);
@@ -188,8 +277,8 @@ mod tests {
 
     #[test]
     fn a_short_deadline_counts_as_time_and_a_long_one_as_a_failure() {
-        let (load, now) = (Load::new(), Instant::now());
-        for _ in 0..10 * FAILURES {
+        let (load, now) = fresh();
+        for _ in 0..50 {
             load.observe(Outcome::TooLate, 30 * MS, now);
         }
         assert!(!load.is_ejected(now));
@@ -197,7 +286,7 @@ mod tests {
         let now = now + DECAY;
         load.observe(Outcome::TooLate, MS, now);
         assert_eq!(load.latency(now).as_millis(), 30, "less patience is no better latency");
-        for _ in 0..FAILURES {
+        for _ in 0..Ejection::default().failures {
             assert!(!load.is_ejected(now));
             load.observe(Outcome::TooLate, FAILURE_COST, now);
         }
@@ -206,28 +295,96 @@ mod tests {
 
     #[test]
     fn what_is_not_served_yet_costs_as_a_failure_and_ejects_nobody() {
-        let (load, now) = (Load::new(), Instant::now());
-        for _ in 0..10 * FAILURES {
+        let (load, now) = fresh();
+        for _ in 0..50 {
             load.observe(Outcome::NotHere, MS, now);
         }
         assert!(load.latency(now) >= FAILURE_COST);
         assert!(!load.is_ejected(now));
     }
 
-    #[test]
-    fn failures_in_a_row_eject_for_longer_each_time_and_a_success_pardons() {
-        let (load, mut now) = (Load::new(), Instant::now());
-        for _ in 1..FAILURES {
-            load.observe(Outcome::Failed, MS, now);
+    const RULES: Ejection = Ejection { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(4) };
+
+    /// Until the endpoint is out; when it comes back.
+    fn fail(load: &Load, now: Instant) -> Instant {
+        for _ in 0..100 {
+            if load.observe(Outcome::Failed, MS, now) {
+                assert!(load.is_ejected(now) && load.standing(now).barred);
+                let mut seconds = (1..100).map(Duration::from_secs);
+                return now + seconds.find(|after| !load.is_ejected(now + *after)).expect("it comes back");
+            }
         }
-        assert!(!load.is_ejected(now));
-        load.observe(Outcome::Failed, MS, now);
-        assert!(load.is_ejected(now));
-        now += FIRST_EJECTION;
-        assert!(!load.is_ejected(now), "comes back by itself");
-        load.observe(Outcome::Failed, MS, now);
-        assert!(load.is_ejected(now + FIRST_EJECTION), "twice as long");
+        panic!("it is never taken out");
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_for_longer_each_time_up_to_a_limit() {
+        let (load, mut now) = (Load::new(RULES), Instant::now());
+        for _ in 1..RULES.failures {
+            assert!(!load.observe(Outcome::Failed, MS, now));
+        }
         load.observe(Outcome::Answered, MS, now);
-        assert!(!load.is_ejected(now));
+        assert!(!load.observe(Outcome::Failed, MS, now), "not in a row");
+        for seconds in [1, 2, 4, 4] {
+            let back = fail(&load, now);
+            assert_eq!((back - now).as_secs(), seconds);
+            now = back;
+        }
+    }
+
+    /// Eight calls that were lost together made a pause of eight seconds.
+    #[test]
+    fn calls_that_fail_together_eject_once() {
+        let (load, now) = (Load::new(RULES), Instant::now());
+        let ejected = (0..50).filter(|_| load.observe(Outcome::Failed, MS, now)).count();
+        assert_eq!(ejected, 1);
+        assert!(!load.eject(now), "it is out already");
+        assert!(!load.is_ejected(now + RULES.first));
+    }
+
+    #[test]
+    fn who_comes_back_gets_one_call_then_two_and_is_out_again_after_one_failure() {
+        let (load, now) = (Load::new(RULES), Instant::now());
+        assert!(load.eject(now));
+        let now = now + RULES.first;
+        for admitted in [1, 2, 4, 8, 16] {
+            let mut calls = Vec::new();
+            while !load.standing(now).barred && calls.len() < 100 {
+                calls.push(load.enter());
+            }
+            assert_eq!(calls.len(), admitted);
+            drop(calls);
+            load.observe(Outcome::Answered, MS, now);
+        }
+        let calls: Vec<InFlight<'_>> = (0..1_000).map(|_| load.enter()).collect();
+        assert!(!load.standing(now).barred, "it has proven itself");
+        drop(calls);
+        assert!(!load.observe(Outcome::Failed, MS, now));
+        assert!(load.eject(now), "a second time");
+        let now = now + 2 * RULES.first;
+        assert!(load.observe(Outcome::Failed, MS, now), "at the first failure");
+        assert!(load.is_ejected(now + 3 * RULES.first));
+    }
+
+    #[test]
+    fn a_long_time_without_trouble_is_a_pardon() {
+        let (load, now) = (Load::new(RULES), Instant::now());
+        let now = fail(&load, fail(&load, now));
+        let later = now + RULES.longest;
+        load.observe(Outcome::Answered, MS, later);
+        load.observe(Outcome::Answered, MS, later);
+        assert_eq!((fail(&load, later) - later).as_secs(), 1);
+    }
+
+    #[test]
+    fn who_says_that_it_leaves_is_believed_for_a_moment_or_until_it_says_otherwise() {
+        let (load, now) = fresh();
+        load.observe(Outcome::TurnedAway, MS, now);
+        assert!(load.standing(now).leaving && !load.standing(now).barred);
+        assert!(!load.standing(now + TURNED_AWAY).leaving);
+        load.leaves(false, now);
+        assert!(!load.standing(now).leaving);
+        load.leaves(true, now);
+        assert!(load.standing(now).leaving);
     }
 }

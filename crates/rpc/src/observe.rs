@@ -1,4 +1,4 @@
-//! What a server tells whoever counts.
+//! What a server and a channel tell whoever counts.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -82,6 +82,49 @@ pub trait Observe: Send + Sync + 'static {
     fn bytes_released(&self, bytes: usize) {}
     /// A batch of `bytes` has been handed to the kernel; `took` is since its first reply was ready.
     fn batch_written(&self, bytes: usize, took: Duration) {}
+}
+
+/// Hears of what a channel does about servers that fail. Never called for what goes well.
+pub trait ObserveChannel: Send + Sync + 'static {
+    /// A server was left out of choice, see [`Ejection`](crate::Ejection).
+    fn ejected(&self) {}
+    /// A connection was given up because nothing came from the server for too long.
+    fn hung(&self) {}
+    /// A call was sent once more.
+    fn repeated(&self) {}
+    /// A call was not sent once more because too many were lately.
+    fn over_budget(&self) {}
+}
+
+/// Counts what a channel does about servers that fail.
+#[derive(Debug, Default)]
+pub struct ChannelStats {
+    /// Servers left out of choice.
+    pub ejected: AtomicU64,
+    /// Connections given up because nothing came.
+    pub hung: AtomicU64,
+    /// Calls sent once more.
+    pub repeated: AtomicU64,
+    /// Calls not sent once more because too many were.
+    pub over_budget: AtomicU64,
+}
+
+impl ObserveChannel for ChannelStats {
+    fn ejected(&self) {
+        self.ejected.fetch_add(1, Relaxed);
+    }
+
+    fn hung(&self) {
+        self.hung.fetch_add(1, Relaxed);
+    }
+
+    fn repeated(&self) {
+        self.repeated.fetch_add(1, Relaxed);
+    }
+
+    fn over_budget(&self) {
+        self.over_budget.fetch_add(1, Relaxed);
+    }
 }
 
 /// Counts everything and remembers sums: enough for tests and for a status line.

@@ -152,7 +152,7 @@ async fn where_it_belongs<R>(
         Ok(reply) => return Ok((home, reply)),
         Err(refused) => refused,
     };
-    let others = channel.endpoints().into_iter().filter(|other| other.id != home && other.connected && !other.ejected);
+    let others = channel.endpoints().into_iter().filter(|other| other.id != home && other.takes_calls());
     let Some(other) = others.min_by_key(|other| other.in_flight).filter(|_| refused.elsewhere) else {
         return Err(refused.fault);
     };

@@ -2,12 +2,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::{ApplicationErrorKind, MessageKind};
 
 use super::*;
-use crate::ServerLimits;
 use crate::testing::{ECHO, FAIL, HOLD, NOTED, Note, Notes, Raw, Running, UNKNOWN, serve, serve_at};
+use crate::{ChannelStats, Pong, ServerLimits};
 
 fn soon() -> CallOptions {
     within(Duration::from_secs(30))
@@ -341,6 +342,189 @@ async fn what_one_server_does_not_serve_yet_is_asked_of_another_and_the_server_s
         assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "loading");
     }
     assert!(!channel.endpoints()[0].ejected, "what else it has is served");
+}
+
+/// What a [`Gate`] passes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    All,
+    /// What comes over connections that were made since.
+    NewOnes,
+    /// As a process that was stopped: the kernel goes on taking connections and bytes.
+    Nothing,
+}
+
+/// Lies before a server.
+struct Gate {
+    address: SocketAddr,
+    passes: watch::Sender<Passes>,
+}
+
+impl Gate {
+    async fn before(server: SocketAddr) -> Self {
+        let listener = any_port().await;
+        let address = listener.local_addr().expect("it is bound");
+        let passes = watch::Sender::new(Passes::All);
+        let state = passes.clone();
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.expect("connections can be accepted");
+                let state = state.subscribe();
+                tokio::spawn(pass(client, server, state));
+            }
+        });
+        Self { address, passes }
+    }
+}
+
+async fn pass(mut client: tokio::net::TcpStream, server: SocketAddr, mut state: watch::Receiver<Passes>) {
+    let is_old = *state.borrow() == Passes::All;
+    let may_pass = |passes: &Passes| *passes == Passes::All || (*passes == Passes::NewOnes && !is_old);
+    let mut server = tokio::net::TcpStream::connect(server).await.expect("the server listens");
+    let (mut ask, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let (from, to, bytes) = tokio::select! {
+            read = client.read(&mut ask) => (&ask, &mut server, read),
+            read = server.read(&mut answer) => (&answer, &mut client, read),
+        };
+        let Ok(bytes @ 1..) = bytes else { return };
+        if state.wait_for(may_pass).await.is_err() || to.write_all(&from[..bytes]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Pings often, and counts.
+fn pinging() -> (ChannelConfig, Arc<ChannelStats>) {
+    pinging_every(Duration::from_millis(100))
+}
+
+fn pinging_every(every: Duration) -> (ChannelConfig, Arc<ChannelStats>) {
+    let stats = Arc::new(ChannelStats::default());
+    let health: Method<Note, Note, Note> = Method::new("health", true);
+    let leaves = |note: Note| if note.data == "alive" { Pong::Leaves } else { Pong::Serves };
+    let ping = Ping::new(every, health, Note::default, leaves);
+    (ChannelConfig { ping: Some(ping), observe: Arc::clone(&stats) as _, ..ChannelConfig::default() }, stats)
+}
+
+/// A call's key that leads to this endpoint.
+fn key_of(channel: &Channel, place: usize) -> u64 {
+    let id = channel.endpoints()[place].id;
+    (0..).find(|key| channel.choose(&soon().with_affinity(*key)) == Some(id)).expect("some key")
+}
+
+#[tokio::test]
+async fn calls_at_a_server_that_hangs_go_to_another_one_and_it_is_let_back_when_it_answers() {
+    let (hanging, other) = (serve(ServerLimits::default()).await, serve(ServerLimits::default()).await);
+    let gate = Gate::before(hanging.address).await;
+    let (config, stats) = pinging();
+    let config = ChannelConfig {
+        // The pauses are not what is looked at here.
+        ejection: Ejection { first: Duration::from_millis(50), ..Ejection::default() },
+        ..config
+    };
+    let channel = channel_with(&[gate.address, other.address], config);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    let key = key_of(&channel, 0);
+    gate.passes.send_replace(Passes::Nothing);
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move { channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await })
+        })
+        .collect();
+    // One that may not be made twice.
+    let once = channel.call(&HOLD, &mut Note::of("y"), soon().with_affinity(key)).await;
+    assert!(matches!(once, Err(ChannelError::Lost { .. })), "{once:?}");
+    for call in calls {
+        let answer = call.await.expect("no panic");
+        assert_eq!(answer.expect("the other one answers").expect("a result").data, "x");
+    }
+    assert_eq!(stats.hung.load(Relaxed), 1);
+    assert_eq!(stats.ejected.load(Relaxed), 1);
+    assert_eq!(stats.repeated.load(Relaxed), 20);
+    // From now on nobody is sent there: the connection is not made again before it answers.
+    assert!(!channel.endpoints()[0].connected);
+    for _ in 0..20 {
+        let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
+        answer.expect("it arrives").expect("a result");
+    }
+    assert_eq!(stats.repeated.load(Relaxed), 20);
+
+    gate.passes.send_replace(Passes::All);
+    until(&channel, |endpoints| endpoints[0].connected).await;
+    let before = hanging.notes.happened().answered;
+    while hanging.notes.happened().answered < before + 5 {
+        let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
+        answer.expect("it arrives").expect("a result");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_call_is_no_hanging_server() {
+    let server = serve(ServerLimits::default()).await;
+    let (config, stats) = pinging();
+    let channel = channel_with(&[server.address], config);
+    let held = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.call(&HOLD, &mut Note::of("x"), soon()).await }
+    });
+    // Longer than a silent server is given: so many pings are answered only one after the other.
+    server.notes.until(|happened| happened.started >= 20).await;
+    server.notes.open("x");
+    assert_eq!(held.await.expect("no panic").expect("it arrives").expect("a result").data, "x");
+    assert_eq!(stats.hung.load(Relaxed), 0);
+    assert_eq!(server.stats.connections_total.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_stuffed_is_no_hanging_server() {
+    let server = serve(ServerLimits::default()).await;
+    let gate = Gate::before(server.address).await;
+    // So slowly that there is time to mend it after the question.
+    let (config, stats) = pinging_every(Duration::from_millis(400));
+    let channel = channel_with(&[gate.address], config);
+    let call = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.call(&HOLD, &mut Note::of("x"), soon()).await }
+    });
+    // Behind the ping that greeted it.
+    server.notes.until(|happened| happened.started == 2).await;
+    gate.passes.send_replace(Passes::NewOnes);
+    server.notes.until(|happened| happened.started == 3).await;
+    assert_eq!(server.stats.connections_total.load(Relaxed), 2, "it was asked on a new connection");
+    gate.passes.send_replace(Passes::All);
+    server.notes.open("x");
+    assert_eq!(call.await.expect("no panic").expect("it arrives").expect("a result").data, "x");
+    assert_eq!(stats.hung.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_says_that_it_leaves_gets_no_calls_while_another_serves() {
+    let (leaving, _busy) = draining().await;
+    let staying = serve(ServerLimits::default()).await;
+    let (config, _) = pinging();
+    let channel = channel_with(&[leaving.address, staying.address], config);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    assert!(channel.endpoints()[0].leaving && !channel.endpoints()[1].leaving);
+    for key in 0..50 {
+        echo(&channel, "x").await.expect("the other one answers");
+        let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
+        answer.expect("it arrives").expect("a result");
+    }
+    assert_eq!(leaving.stats.refused_total.load(Relaxed), 0, "the pings alone went there");
+}
+
+/// A worker of a gateway that paused after a refused connection answered Unavailable, while another was connected.
+#[tokio::test]
+async fn a_call_ends_the_pause_after_a_refused_connection() {
+    let address = dead_port().await;
+    let channel = channel(&[address]);
+    until(&channel, |endpoints| endpoints[0].reason.is_some()).await;
+    assert!(matches!(echo(&channel, "nobody").await, Err(ChannelError::Unreachable { .. })));
+    let _server = serve_at(address, ServerLimits::default(), Notes::default()).await;
+    assert!(!channel.endpoints()[0].connected, "it is in its pause");
+    assert_eq!(echo(&channel, "x").await.expect("the call waits for the connection"), "x");
 }
 
 fn cancels() -> ChannelConfig {

@@ -1,0 +1,260 @@
+//! Keeps one connection to a server up, and watches that somebody is there.
+//!
+//! Promises: an endpoint is always connected or being connected, one attempt at a time for each connection, with
+//! growing jittered pauses of at most a second, so that a server that is back is noticed within about one, and at once when a call
+//! waits for it. Where the channel has a [`Ping`], a connection is up only after the server has answered one, and a server that
+//! hangs or cannot be reached any more is noticed within two to three of its intervals: its connections are closed, so that
+//! their calls can go elsewhere, and it is ejected.
+//! Not here: what becomes of the calls (`channel`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::ChannelConfig;
+use crate::endpoint::{Backend, Endpoint, State};
+use crate::link::{Link, Unanswered};
+use crate::ping::{Due, Silence};
+use crate::socket::{self, Stream};
+use crate::{Ping, Pong};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+
+/// A connection that lived shorter than this counts as a failed attempt: a server at its limit accepts and closes.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// A new connection's first answer takes at most this many intervals of the pings.
+const GREETING: u32 = 2;
+
+pub(crate) struct Keeper {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) slot: usize,
+    pub(crate) config: ChannelConfig,
+    pub(crate) changed: Arc<watch::Sender<()>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// How a connection that was up has ended.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Closed,
+    Silent,
+}
+
+impl Keeper {
+    pub(crate) async fn run(self) {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.keep_up()).await;
+        let last = std::mem::replace(&mut *self.backend.slots[self.slot].state.lock(), State::Connecting);
+        if let State::Up(link) = last {
+            link.close("the channel was dropped");
+        }
+    }
+
+    async fn keep_up(&self) {
+        let mut failures = 0;
+        loop {
+            let tried = Instant::now();
+            let (reason, was_up) = match self.connect().await {
+                Ok(link) => {
+                    let began = Instant::now();
+                    self.set(State::Up(Arc::clone(&link)));
+                    match self.watch(&link).await {
+                        Ended::Silent => (self.hung(), false),
+                        Ended::Closed if began.elapsed() >= SHORT_LIFE => {
+                            failures = 0;
+                            self.set(State::Connecting);
+                            continue;
+                        }
+                        Ended::Closed => (Arc::from("closed by the server right after connecting"), true),
+                    }
+                }
+                Err(reason) => (reason, false),
+            };
+            // The first short life may be a restart: go again at once, and let calls wait for it.
+            if failures == 0 && was_up {
+                self.set(State::Connecting);
+            } else {
+                self.set(State::Down(reason, Instant::now()));
+                self.pause(tried, failures).await;
+            }
+            failures += 1;
+        }
+    }
+
+    fn set(&self, state: State) {
+        *self.backend.slots[self.slot].state.lock() = state;
+        self.changed.send_replace(());
+    }
+
+    /// Until the next attempt; not long when a call waits for it.
+    async fn pause(&self, tried: Instant, failures: u32) {
+        let wanted = async {
+            self.backend.slots[self.slot].wanted.notified().await;
+            // A thousand waiting calls are no reason for a thousand attempts.
+            tokio::time::sleep_until(tried + FIRST_PAUSE).await;
+        };
+        // Past the time: nobody waits.
+        let _ = timeout(pause(failures), wanted).await;
+    }
+
+    fn hung(&self) -> Arc<str> {
+        Arc::from(format!("{}: connected, but it answers nothing", self.backend.endpoint))
+    }
+
+    /// A connection on which a call would be answered.
+    async fn connect(&self) -> Result<Arc<Link>, Arc<str>> {
+        let link = self.open().await?;
+        let Some(ping) = &self.config.ping else { return Ok(link) };
+        match timeout(GREETING * ping.every, ask(ping, &link)).await {
+            Ok(Ok(pong)) => {
+                self.backend.load.leaves(pong == Pong::Leaves, Instant::now());
+                Ok(link)
+            }
+            Ok(Err(Unanswered(reason))) => Err(Arc::from(format!("{}: {reason}", self.backend.endpoint))),
+            Err(_) => {
+                link.close("it does not answer");
+                Err(self.hung())
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<Link>, Arc<str>> {
+        let stream = self.stream().await?;
+        Ok(Link::open(stream, self.config.frames(), self.config.calls_per_connection))
+    }
+
+    /// Until the connection has ended, or the server is not there any more.
+    async fn watch(&self, link: &Arc<Link>) -> Ended {
+        let Some(ping) = &self.config.ping else {
+            link.closed().await;
+            return Ended::Closed;
+        };
+        tokio::select! {
+            () = link.closed() => Ended::Closed,
+            () = self.listen(link, ping) => {
+                // First: the calls that learn of it now must not come back.
+                if self.backend.load.eject(Instant::now()) {
+                    self.config.observe.ejected();
+                }
+                self.config.observe.hung();
+                tracing::warn!(server = %self.backend.endpoint, "server hangs or cannot be reached, its calls go to others");
+                link.close("it has answered nothing for too long");
+                Ended::Silent
+            }
+        }
+    }
+
+    /// Resolves when nobody is there.
+    async fn listen(&self, link: &Arc<Link>, ping: &Ping) {
+        let mut beats = tokio::time::interval(ping.every / Silence::BEATS);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silence = Silence::default();
+        loop {
+            beats.tick().await;
+            match silence.beat(link.take_heard()) {
+                Due::Nothing => {}
+                Due::Ask => self.ask_beside(ping, link),
+                Due::AskAnew => {
+                    let there = timeout(ping.every, self.is_there(ping)).await.unwrap_or(false);
+                    if !there && !link.was_heard() {
+                        return;
+                    }
+                }
+                Due::GiveUp => return,
+            }
+        }
+    }
+
+    /// Asks, and waits for the answer while the beats go on.
+    fn ask_beside(&self, ping: &Ping, link: &Arc<Link>) {
+        let (ping, link, backend) = (ping.clone(), Arc::clone(link), Arc::clone(&self.backend));
+        tokio::spawn(async move {
+            // The link's end ends it, too.
+            if let Ok(pong) = ask(&ping, &link).await {
+                backend.load.leaves(pong == Pong::Leaves, Instant::now());
+            }
+        });
+    }
+
+    /// Whether a new connection is answered, if only by being closed: the kernel alone does not do that.
+    async fn is_there(&self, ping: &Ping) -> bool {
+        let Ok(link) = self.open().await else { return false };
+        let _close = CloseOnDrop(&link);
+        // Whatever comes, somebody is there.
+        let _ = ask(ping, &link).await;
+        true
+    }
+
+    /// Tries the addresses of the name in turn, from a random one on, within the time for connecting.
+    async fn stream(&self) -> Result<Stream, Arc<str>> {
+        let limit = self.config.connect_timeout;
+        match timeout(limit, self.connect_any()).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(Arc::from(format!("{}: {error}", self.backend.endpoint))),
+            Err(_) => {
+                let millis = limit.as_millis();
+                Err(Arc::from(format!("{}: no connection within {millis} ms", self.backend.endpoint)))
+            }
+        }
+    }
+
+    async fn connect_any(&self) -> std::io::Result<Stream> {
+        let Endpoint { host, port } = &self.backend.endpoint;
+        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((&**host, *port)).await?.collect();
+        if !addresses.is_empty() {
+            let first = fastrand::usize(..addresses.len());
+            addresses.rotate_left(first);
+        }
+        let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    socket::tune(&stream)?;
+                    return Ok(Stream::Plain(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// A connection that serves no calls.
+struct CloseOnDrop<'a>(&'a Link);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close("it was only to see whether somebody is there");
+    }
+}
+
+async fn ask(ping: &Ping, link: &Arc<Link>) -> Result<Pong, Unanswered> {
+    link.ask(|number| ping.call(number)).await.map(|frame| ping.judge(frame))
+}
+
+/// Doubled for each failure, from half to the whole of it, so that many clients do not come back in step.
+fn pause(failures: u32) -> Duration {
+    let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_less_than_a_second() {
+        for failures in 0..100 {
+            let pause = pause(failures);
+            assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{failures}: {pause:?}");
+        }
+        assert!(pause(10) >= LONGEST_PAUSE / 2);
+    }
+}

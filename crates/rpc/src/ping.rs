@@ -1,0 +1,141 @@
+//! Whether a server is still there: asked when nothing has come from it for a while.
+//!
+//! Why: a process that hangs and a link that drops everything look like a server that takes its time. The kernel notices the
+//! one never and the other after many seconds.
+//! Costs: nothing while answers come, since any byte from the server tells the same; else one small call per interval and
+//! connection.
+//! Not here: what becomes of the connection and its calls (`endpoint`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use thrift::protocol::TSerializable;
+use wire::{DecodeLimits, Exception, Frame, Method, Outgoing, Protocol, Response};
+
+/// What a server that is there says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pong {
+    /// It takes calls.
+    Serves,
+    /// It is about to stop: what is in flight is answered, new calls belong elsewhere.
+    Leaves,
+}
+
+type Encode = dyn Fn(i32) -> Option<Frame> + Send + Sync;
+type Judge = dyn Fn(Bytes) -> Pong + Send + Sync;
+
+/// How a channel asks whether a server is there.
+#[derive(Clone)]
+pub struct Ping {
+    pub(crate) every: Duration,
+    encode: Arc<Encode>,
+    judge: Arc<Judge>,
+}
+
+impl Ping {
+    /// Calls `method` when a connection was silent for `every`. What is no result means as much as [`Pong::Serves`]: it is
+    /// an answer, also when the server does not know the method. A server is given up when it was silent for two to three times
+    /// `every`.
+    pub fn new<Q, R, E>(
+        every: Duration,
+        method: Method<Q, R, E>,
+        ask: impl Fn() -> Q + Send + Sync + 'static,
+        judge: impl Fn(R) -> Pong + Send + Sync + 'static,
+    ) -> Self
+    where
+        Q: Outgoing + 'static,
+        R: TSerializable + 'static,
+        E: Exception + 'static,
+    {
+        let encode = move |number| {
+            let mut request = ask();
+            request.stamp(every.max(Duration::from_secs(1)));
+            wire::encode_call(Protocol::Binary, method.name, number, method.kind(), &request).ok()
+        };
+        let judge = move |frame| {
+            let result = Response::parse(frame, &DecodeLimits::default()).ok().and_then(|it| it.result::<R, E>().ok());
+            result.and_then(Result::ok).map_or(Pong::Serves, &judge)
+        };
+        Self { every, encode: Arc::new(encode), judge: Arc::new(judge) }
+    }
+
+    /// The call with this number.
+    pub(crate) fn call(&self, number: i32) -> Option<Frame> {
+        (self.encode)(number)
+    }
+
+    /// What its answer says.
+    pub(crate) fn judge(&self, frame: Bytes) -> Pong {
+        (self.judge)(frame)
+    }
+}
+
+impl fmt::Debug for Ping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ping").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+/// What is to be done about a connection after a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// Ask on the connection.
+    Ask,
+    /// Ask on a new one: this one may be stuffed with something big, or not be read while the server has no memory left.
+    AskAnew,
+    /// That has been answered, but this connection was silent for too long.
+    GiveUp,
+}
+
+/// Counts the beats for which a connection has been silent. Beats and not time: a client that was stopped itself, or had no
+/// processor, finds everything silent when it wakes up.
+#[derive(Debug, Default)]
+pub(crate) struct Silence(u32);
+
+impl Silence {
+    /// Beats in an interval.
+    pub(crate) const BEATS: u32 = 2;
+    /// After so many it is asked anew, and again.
+    const ANEW: u32 = 2 * Self::BEATS;
+    /// After so many it is over.
+    const MOST: u32 = 6 * Self::BEATS;
+
+    pub(crate) fn beat(&mut self, heard: bool) -> Due {
+        if heard {
+            self.0 = 0;
+            return Due::Nothing;
+        }
+        self.0 += 1;
+        match self.0 {
+            Self::MOST.. => Due::GiveUp,
+            silent if silent.is_multiple_of(Self::ANEW) => Due::AskAnew,
+            Self::BEATS => Due::Ask,
+            _ => Due::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_asked_then_asked_anew_then_given_up() {
+        let mut silence = Silence::default();
+        let due: Vec<Due> = (0..12).map(|_| silence.beat(false)).collect();
+        let found: Vec<(usize, Due)> = due.into_iter().enumerate().filter(|(_, due)| *due != Due::Nothing).collect();
+        assert_eq!(found, [(1, Due::Ask), (3, Due::AskAnew), (7, Due::AskAnew), (11, Due::GiveUp)]);
+    }
+
+    #[test]
+    fn a_byte_is_as_good_as_an_answer() {
+        let mut silence = Silence::default();
+        for beat in 0..100 {
+            let due = silence.beat(beat % 4 == 0);
+            assert!(matches!(due, Due::Nothing | Due::Ask), "{beat}: {due:?}");
+        }
+    }
+}
