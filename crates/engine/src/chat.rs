@@ -79,12 +79,16 @@ impl Speaker {
     /// What is broken inside, and since when: the generator has ended, or is at one turn for longer than `limit`.
     pub(crate) fn trouble(&self, limit: Duration) -> Option<(&'static str, Instant)> {
         let hangs = self.generator.turn_began().filter(|began| began.elapsed() >= limit);
-        let died = self.died.get().map(|since| ("the thread that generates has ended", *since));
+        let since = || *self.died.get_or_init(Instant::now);
+        let died = self.generator.has_ended().then(|| ("the thread that generates has ended", since()));
         died.or(hangs.map(|began| ("hangs in a turn of generating", began + limit)))
     }
 
+    /// Why an answer came to nothing without a word.
     fn ended(&self, model: &ModelName) -> Fault {
-        self.died.get_or_init(Instant::now);
+        if !self.generator.has_ended() {
+            return Fault::internal(format!("model `{model}` lost the request, the log says why"));
+        }
         Fault::internal(format!("the thread that generates for model `{model}` has ended"))
     }
 

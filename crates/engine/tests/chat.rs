@@ -136,6 +136,18 @@ async fn limits_are_told_with_their_numbers() {
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("top_p")), "{fault}");
     let fault = refused(Ask { format: Format::JsonSchema("no".to_owned()), ..prompt("Once", 1) }).await;
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("format")), "{fault}");
+    // It passes, and is too much work at the first token.
+    let link = |at: usize| {
+        (format!("a{at}"), serde_json::json!({"anyOf": [{"$ref": format!("#/$defs/a{}", at + 1)}, {"type": "null"}]}))
+    };
+    let mut links: serde_json::Map<String, serde_json::Value> = (0..1_100).map(link).collect();
+    links.insert("a1100".to_owned(), serde_json::json!({"type": "integer"}));
+    let schema = serde_json::json!({"$ref": "#/$defs/a0", "$defs": links}).to_string();
+    let asked = Ask { format: Format::JsonSchema(schema), ..prompt("Once", 5) };
+    let mut answers = model.chat(asked, patient()).await.expect("it is taken");
+    let fault = answers.next().await.expect_err("it cannot be kept");
+    assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("format")), "{fault}");
+    drop(answers);
     // Two slots and one that waits.
     let fault = refused(Ask { answers: 4, ..prompt("Once", 200) }).await;
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::InvalidInput, Some("n")), "{fault}");

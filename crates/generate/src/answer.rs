@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::format::Grammar;
 use crate::generator::{Arrived, Tokens};
-use crate::request::{Event, Finish, Request, Sink, Timing, Usage};
-use crate::sampling::{Chosen, Sampler};
+use crate::request::{Event, Failure, Finish, Request, Sink, Timing, Usage};
+use crate::sampling::{Chosen, NoChoice, Sampler};
 use crate::text::Text;
 
 /// One request with a slot.
@@ -79,22 +79,21 @@ impl Answer {
     }
 
     /// The next token, or why there is none: the answer's grammar has become too much work, or the model has failed.
-    pub(crate) fn choose(&mut self, logits: &[f32], ends: &[u32]) -> Result<Chosen, String> {
+    pub(crate) fn choose(&mut self, logits: &[f32], ends: &[u32]) -> Result<Chosen, Failure> {
+        let failed = |reason: NoChoice| Failure::Model(reason.to_string());
         let Some(grammar) = &mut self.grammar else {
-            return self.sampler.choose(logits, self.generated, None).map_err(|reason| reason.to_string());
+            return self.sampler.choose(logits, self.generated, None).map_err(failed);
         };
-        let kept = |reason| format!("the format of the answer cannot be kept any more: {reason}");
-        let allowed = grammar.allowed().map_err(kept)?;
-        let chosen = self.sampler.choose(logits, self.generated, Some(allowed.as_slice()));
-        let chosen = chosen.map_err(|reason| reason.to_string())?;
+        let allowed = grammar.allowed().map_err(Failure::Format)?;
+        let chosen = self.sampler.choose(logits, self.generated, Some(allowed.as_slice())).map_err(failed)?;
         if !ends.contains(&chosen.token) {
-            self.whole = grammar.take(chosen.token).map_err(kept)?;
+            self.whole = grammar.take(chosen.token).map_err(Failure::Format)?;
         }
         Ok(chosen)
     }
 
     /// Tells a token, and whether the answer ends with it.
-    pub(crate) fn say(&mut self, chosen: Result<Chosen, String>, tokens: &Tokens) -> Went {
+    pub(crate) fn say(&mut self, chosen: Result<Chosen, Failure>, tokens: &Tokens) -> Went {
         let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(reason) => {
@@ -166,6 +165,7 @@ mod tests {
         let chosen = answer.choose(&[f32::NAN; 100], &[]);
         assert!(matches!(answer.say(chosen, &Tokens::default()), Went::Broken));
         let events: Vec<_> = events.try_iter().collect();
-        assert_eq!(events, [Event::Failed("the model gave logits that are no finite numbers".to_owned())]);
+        let failure = Failure::Model("the model gave logits that are no finite numbers".to_owned());
+        assert_eq!(events, [Event::Failed(failure)]);
     }
 }

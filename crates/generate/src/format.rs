@@ -7,6 +7,7 @@
 //! Leaves to `llguidance`: what of JSON Schema there is, and the masks. A keyword that it does not keep is refused by name.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::generator::Tokens;
+use crate::multiples;
 use crate::request::Refusal;
 
 /// The form of an answer.
@@ -87,7 +89,7 @@ impl Grammars {
                 }
                 begun.get_or_init(Instant::now);
                 let compiler = compiler.get_or_insert_with(|| compiler_for(&tokens));
-                let compiled = compiler.as_ref().map_err(Clone::clone).and_then(|it| compile(it, &format));
+                let compiled = compiler.as_ref().map_err(Clone::clone).and_then(|it| unbroken(|| compile(it, &format)));
                 // Nobody waits any more: it took too long.
                 let _ = reply.send(compiled);
             }
@@ -213,6 +215,11 @@ fn compiler_for(tokens: &Tokens) -> Result<ParserFactory, String> {
     Ok(factory)
 }
 
+/// The library's panic is the end of one schema, and not of all that come after it.
+fn unbroken<T>(compile: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|_| Err("the compiler of schemas broke on it".to_owned()))
+}
+
 fn compile(factory: &ParserFactory, format: &Format) -> Result<Grammar, String> {
     let mut schema = match format {
         Format::JsonSchema(text) => {
@@ -226,6 +233,7 @@ fn compile(factory: &ParserFactory, format: &Format) -> Result<Grammar, String> 
     if !schema.is_object() {
         return Err("the schema is no JSON object".to_owned());
     }
+    multiples::check(&schema)?;
     // The library's own options may stand in a schema; here they are ours.
     let options =
         JsonCompileOptions { whitespace_pattern: Some(WHITESPACE.to_owned()), ..JsonCompileOptions::default() };
@@ -279,5 +287,11 @@ mod tests {
         assert!(matches!(told(false, None), Refusal::Compiler(_)));
         assert!(matches!(told(true, Some(later)), Refusal::Format(reason) if reason.contains("not compiled")));
         assert_eq!([told(false, Some(now)), told(true, Some(now))], [Refusal::Late, Refusal::Late]);
+    }
+
+    #[test]
+    fn a_schema_that_breaks_the_compiler_is_refused() {
+        let refused = unbroken::<()>(|| panic!("an index out of bounds"));
+        assert_eq!(refused, Err("the compiler of schemas broke on it".to_owned()));
     }
 }

@@ -239,6 +239,12 @@ impl Generator {
         self.shared.beat.began()
     }
 
+    /// Whether its thread has ended: nothing will come of it any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
     /// Most tokens of one conversation.
     #[must_use]
     pub fn context(&self) -> usize {

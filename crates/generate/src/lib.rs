@@ -8,6 +8,7 @@ mod answer;
 mod beat;
 mod format;
 mod generator;
+mod multiples;
 mod pace;
 mod request;
 mod sampling;
@@ -20,7 +21,7 @@ mod waiting;
 
 pub use format::{Format, SCHEMA_BYTES};
 pub use generator::{Generator, Limits, Load, Ticket, Tokens};
-pub use request::{Event, Finish, Refusal, Request, Sink, Timing, Usage};
+pub use request::{Event, Failure, Finish, Refusal, Request, Sink, Timing, Usage};
 pub use sampling::{Chosen, NoChoice, Sampler, Sampling};
 pub use slots::{Move, Owner, Place, Slots};
 pub use template::{Message, Template};

@@ -78,7 +78,18 @@ pub enum Event {
         timing: Timing,
     },
     /// It broke.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// Why an answer broke.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The model, or what runs it.
+    #[error("{0}")]
+    Model(String),
+    /// The format that was asked for became too much work on the way.
+    #[error("the format of the answer cannot be kept any more: {0}")]
+    Format(String),
 }
 
 /// Where events go. False: nobody wants any more, and the request ends.

@@ -18,7 +18,7 @@ use runtime::{Decoder, Next, RunError, Stop};
 use crate::answer::{Answer, Went};
 use crate::generator::{Limits, Shared, Tokens};
 use crate::pace::Pace;
-use crate::request::Event;
+use crate::request::{Event, Failure};
 use crate::slots::{Slots, WORTH_A_COPY, shared};
 
 /// An idle slot in the row costs a step more than copying so many tokens of the cache from slot to slot. Moving by this rule made
@@ -100,7 +100,7 @@ impl Turns {
     /// Something in a turn panicked: what was in work fails, and nothing that the cache holds is trusted.
     fn begin_anew(&mut self) {
         for mut answer in self.answers.drain(..) {
-            let failed = || (answer.sink)(Event::Failed("the generator panicked".to_owned()));
+            let failed = || (answer.sink)(Event::Failed(Failure::Model("the generator panicked".to_owned())));
             // It may have been this sink that panicked.
             let _ = catch_unwind(AssertUnwindSafe(failed));
         }
@@ -326,6 +326,6 @@ impl Turns {
         self.slots.forget(answer.slot);
         self.slots.leave(answer.slot);
         // Nobody may be listening any more.
-        let _ = (answer.sink)(Event::Failed(error.to_string()));
+        let _ = (answer.sink)(Event::Failed(Failure::Model(error.to_string())));
     }
 }

@@ -216,6 +216,12 @@ fn hostile_schemas_cost_little_and_hurt_nobody() {
         ),
         ("a long string", json!({"type": "string", "minLength": 1_000_000_000}).to_string(), None),
         ("a long array", json!({"type": "array", "minItems": 1_000_000_000}).to_string(), None),
+        (
+            "many remainders",
+            json!({"type": "integer", "multipleOf": 2_147_483_648_u32}).to_string(),
+            Some("remainders"),
+        ),
+        ("as many remainders as may be", json!({"type": "integer", "multipleOf": 19_997}).to_string(), None),
         ("a range of many digits", json!({"type": "integer", "maximum": 1e300}).to_string(), None),
     ] {
         assert!(schema.len() <= SCHEMA_BYTES, "{name}: {}", schema.len());

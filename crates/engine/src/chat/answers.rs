@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fault::Fault;
-use generate::{Chosen, Event as Happened};
+use generate::{Chosen, Event as Happened, Failure};
 use tokio::sync::mpsc::UnboundedReceiver;
 use units::{Deadline, ModelName};
 
@@ -119,7 +119,8 @@ impl Answers {
     /// What comes next; `None` when all answers have ended. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// DeadlineExceeded, or Internal when the model failed. All answers have ended then.
+    /// DeadlineExceeded, Internal when the model failed, InvalidInput when the asked format became too much work. All answers
+    /// have ended then.
     pub async fn next(&mut self) -> Result<Option<Said>, Fault> {
         if self.tickets.iter().all(Option::is_none) {
             return Ok(None);
@@ -142,7 +143,11 @@ impl Answers {
                 };
                 return Ok(Some(Said::Finished { answer, finish, usage, timing }));
             }
-            Ok(Some((_, Happened::Failed(reason)))) => {
+            // The caller's schema, and not the model, is what did not do.
+            Ok(Some((_, Happened::Failed(reason @ Failure::Format(_))))) => {
+                Fault::invalid_input(reason.to_string()).with_param("format")
+            }
+            Ok(Some((_, Happened::Failed(reason @ Failure::Model(_))))) => {
                 Fault::internal(format!("model `{}` failed to generate: {reason}", self.model))
             }
             Ok(None) => self.speaker.ended(&self.model),
