@@ -79,6 +79,7 @@ fn decode_inside(
             other::decode(encoded, header, conversion)?
         }
         Coding::WebP { .. } => {
+            header.check_tables(encoded)?;
             let conversion = conversion_of(header, || webp_chunk(encoded, b"ICCP").map(<[u8]>::to_vec));
             other::decode(encoded, header, conversion)?
         }

@@ -3,6 +3,7 @@
 //! Why by hand: limits must be checked before a decoder is built, because some decoders allocate (or unpack a comment of
 //! 64 MiB) in their constructor. The decoder's own idea of the size is compared with this one before pixels are made.
 
+mod code_tables;
 mod exif;
 mod jpeg;
 mod png;
@@ -161,9 +162,11 @@ pub(crate) enum Coding {
         gray_alpha: bool,
     },
     Gif,
+    /// `table_bytes`: what tables for lossless streams may take, of colours or of alpha.
     WebP {
         lossless: bool,
         bytes: u64,
+        table_bytes: u64,
     },
     Bmp,
     /// `tag_bytes`: for reading the directory's values.
@@ -227,8 +230,7 @@ impl Header {
     }
 
     /// Bytes that [`crate::decode`] holds at its peak for `wanted` (after DCT scaling for JPEG), so that a budget can be
-    /// taken before. An upper bound, except for hostile WebP: a lossy one makes its decoder reserve (not touch) up to 16 MiB,
-    /// a lossless one of megabytes can hold code tables of up to 1.3 GB.
+    /// taken before. An upper bound, except that hostile lossy WebP makes its decoder reserve (not touch) up to 16 MiB.
     #[must_use]
     pub fn decoded_bytes(&self, wanted: Wanted) -> u64 {
         let (stored_width, stored_height) = self.stored();
@@ -256,9 +258,11 @@ impl Header {
             }
             // A frame that does not fill the screen is decoded beside it.
             Coding::Gif => (pixels * 8, pixels),
-            // Frame, canvas and result of an animation, and code tables.
-            Coding::WebP { lossless: true, bytes } => (pixels * 14 + bytes * 4, pixels),
-            Coding::WebP { lossless: false, bytes } => (pixels * 10 + row * 64 + bytes, pixels),
+            // Frame, canvas and result of an animation.
+            Coding::WebP { lossless: true, table_bytes, .. } => (pixels * 14 + table_bytes, pixels),
+            Coding::WebP { lossless: false, bytes, table_bytes } => {
+                (pixels * 10 + row * 64 + bytes + table_bytes, pixels)
+            }
             Coding::Bmp => (pixels * 4 + row * 8, pixels),
             // The decoder makes a picture of its own, from strips that may be as large.
             Coding::Tiff { pixel_bytes, tag_bytes } => (pixels * pixel_bytes * 3 + tag_bytes, pixels),
@@ -266,6 +270,19 @@ impl Header {
         };
         let turned = if self.orientation.swaps_edges() { out_pixels * if wanted.gray { 1 } else { 3 } } else { 0 };
         raw + turned + WORKING_BYTES
+    }
+
+    /// Refuses a picture whose code tables would take more than [`Header::decoded_bytes`] has for them. Takes time for them and
+    /// for a sixteenth of the pixels, so that it belongs where pictures are decoded.
+    pub(crate) fn check_tables(&self, encoded: &[u8]) -> Result<(), Excess> {
+        match self.coding {
+            Coding::WebP { table_bytes, .. }
+                if table_bytes > 0 && code_tables::bytes(encoded, self.stored(), table_bytes) > table_bytes =>
+            {
+                Err(Excess::Memory { format: self.format })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The smallest power-of-two scale that still gives what is wanted.
