@@ -51,4 +51,10 @@ struct Base {
   6: optional Priority priority,
   /** W3C Trace Context, as in the HTTP header of that name, at most 512 bytes. Only of use beside traceparent. */
   8: optional string tracestate,
+  /**
+   * The caller's API key, which a server that was given a file of keys asks for; others do not look at it. Absent: the
+   * call is refused with UNAUTHENTICATED there. Only `Health.check` never needs one. Keys are secrets: no server logs
+   * them.
+   */
+  7: optional string key,
 }

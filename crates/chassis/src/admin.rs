@@ -1,22 +1,26 @@
 //! The operator's listener: metrics, and health by HTTP. Nothing else, and not for the street.
+//!
+//! Health is told to everyone who can connect, because orchestrators have no keys; metrics need one where keys are asked for.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use keys::{Refusal, Scope};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 
 /// What a health page says: whether it is well, and one sentence.
@@ -31,6 +35,8 @@ pub struct Pages {
     pub ready: Health,
     /// `/health/live`.
     pub live: Health,
+    /// Metrics need a key of these with the scope `admin`; `None` asks nobody.
+    pub keys: Option<Arc<Keyring>>,
 }
 
 /// Connections at the same time. Metrics and probes are a handful; one more waits for one of these to end.
@@ -93,9 +99,12 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let allowed = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, kind, body) = match request.uri().path() {
         _ if !allowed => (StatusCode::METHOD_NOT_ALLOWED, text, format!("only {ALLOWED}\n")),
-        "/metrics" => {
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics.page())
-        }
+        "/metrics" => match refusal(pages, request) {
+            Some((status, why)) => (status, text, format!("{why}\n")),
+            None => {
+                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics.page())
+            }
+        },
         "/health/ready" => health(&pages.ready),
         "/health/live" => health(&pages.live),
         _ => (StatusCode::NOT_FOUND, text, "there are /metrics, /health/ready and /health/live\n".to_owned()),
@@ -103,10 +112,31 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"outboard\""));
+    }
     if !allowed {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(ALLOWED));
     }
     response
+}
+
+/// Why a request may not see the metrics.
+fn refusal(pages: &Pages, request: &Request<Incoming>) -> Option<(StatusCode, String)> {
+    let keyring = pages.keys.as_ref()?;
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let sent =
+        header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, key)) = sent else {
+        let message = "a key for admin is needed here, as `Authorization: Bearer KEY`";
+        return Some((StatusCode::UNAUTHORIZED, message.to_owned()));
+    };
+    let refused = keyring.keys().admit(key.trim(), Some(Scope::Admin), SystemTime::now()).err()?;
+    let status = match refused {
+        Refusal::Scope { .. } => StatusCode::FORBIDDEN,
+        Refusal::Malformed(_) | Refusal::Unknown | Refusal::Expired { .. } => StatusCode::UNAUTHORIZED,
+    };
+    Some((status, refused.to_string()))
 }
 
 #[cfg(test)]
@@ -121,6 +151,7 @@ mod tests {
             metrics: Metrics::new("test", "1"),
             ready: Arc::new(|| (false, "model x is loading".to_owned())),
             live: Arc::new(|| (true, "live".to_owned())),
+            keys: None,
         }
     }
 
@@ -154,6 +185,43 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with("\r\n\r\n"), "{head}");
         let other = ask(address, "DELETE /metrics").await;
         assert!(other.to_lowercase().contains("\r\nallow: get, head\r\n"), "{other}");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_for_keys_with_the_scope_admin_where_keys_are_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("keys.toml");
+        let new = |name: &str, scope| {
+            let secret = keys::Secret::generate().expect("random numbers");
+            let added =
+                keys::change(&file, |keys| keys.add(name, &secret, [scope].into(), SystemTime::UNIX_EPOCH, None));
+            added.expect("a good name");
+            secret.expose().to_owned()
+        };
+        let (prometheus, ann) = (new("prometheus", Scope::Admin), new("ann", Scope::Infer));
+        let unknown = keys::Secret::generate().expect("random numbers");
+        let keys = Keyring::open(&file).expect("a good file");
+        let pages = Pages { keys, ..pages() };
+        let address = start(SocketAddr::from(([127, 0, 0, 1], 0)), pages).await.expect("a free port");
+        for (sent, status, says) in [
+            (format!("Bearer {prometheus}"), "200", "outboard_build_info"),
+            (format!("bearer  {prometheus}"), "200", "outboard_build_info"),
+            (format!("Bearer {ann}"), "403", "the key `ann` is not for admin, it is for infer"),
+            (format!("Bearer {}", unknown.expose()), "401", "not known here"),
+            ("Bearer 123".to_owned(), "401", "no key of Outboard"),
+            (format!("Basic {prometheus}"), "401", "as `Authorization: Bearer KEY`"),
+        ] {
+            let line = format!("GET /metrics HTTP/1.1\r\nauthorization: {sent}\r\nx-rest:");
+            let answer = ask(address, &line).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(says), "{sent}: {answer}");
+            let challenged = answer.to_lowercase().contains("www-authenticate: bearer");
+            assert_eq!(challenged, status == "401", "{answer}");
+        }
+        let none = ask(address, "GET /metrics").await;
+        assert!(none.starts_with("HTTP/1.1 401 ") && !none.contains("outboard_build_info"), "{none}");
+        for page in ["/health/live", "/health/ready"] {
+            assert!(!ask(address, &format!("GET {page}")).await.starts_with("HTTP/1.1 401 "), "{page}");
+        }
     }
 
     #[tokio::test]

@@ -6,8 +6,10 @@
 pub mod admin;
 pub mod exposure;
 pub mod files;
+pub mod followed;
 mod gathered;
 mod json_line;
+pub mod keyring;
 pub mod logs;
 pub mod metrics;
 pub mod program;

@@ -79,6 +79,18 @@ pub(crate) struct Probe {
     /// Run one real inference on every model as well.
     #[arg(long, conflicts_with = "live")]
     pub(crate) deep: bool,
+    /// Only --deep needs one.
+    #[command(flatten)]
+    pub(crate) key: OwnKey,
+}
+
+/// The caller's own key, where a server asks for one. There is no flag for the key itself: others on the machine can see what
+/// processes were started with.
+#[derive(Args, Clone)]
+pub(crate) struct OwnKey {
+    /// A file that holds the API key [default: the key itself in the variable OUTBOARD_KEY].
+    #[arg(long, env = "OUTBOARD_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// Where a call goes and how long it may take.
@@ -93,6 +105,8 @@ pub(crate) struct Target {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) key: OwnKey,
 }
 
 #[derive(Subcommand)]
@@ -204,6 +218,8 @@ pub(crate) struct Chat {
     /// How long one answer may take.
     #[arg(long, default_value = "2min", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) key: OwnKey,
 }
 
 #[derive(Subcommand)]

@@ -3,15 +3,22 @@
 use std::time::{Duration, Instant};
 
 use idl::HasBase;
+use keys::Secret;
 use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
 use units::{Deadline, RequestId};
 use wire::{Method, Outgoing, TSerializable};
 
+use crate::args::OwnKey;
 use crate::exit::{Failure, USAGE};
+
+/// Holds the key where no file does.
+const VARIABLE: &str = "OUTBOARD_KEY";
 
 /// A client of one server.
 pub(crate) struct Client {
     channel: Channel,
+    /// Shown with each call.
+    key: Option<Secret>,
     timeout: Duration,
     /// Of all calls together.
     end: Option<Deadline>,
@@ -19,16 +26,16 @@ pub(crate) struct Client {
 
 impl Client {
     /// Each call has this time. Must be made inside a tokio runtime.
-    pub(crate) fn new(address: &str, timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(address: &str, key: &OwnKey, timeout: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::parse(address).map_err(|error| Failure::new(USAGE, error.to_string()))?;
         let config = ChannelConfig { connect_timeout: timeout, ..ChannelConfig::default() };
-        Ok(Self { channel: Channel::new(vec![endpoint], config), timeout, end: None })
+        Ok(Self { channel: Channel::new(vec![endpoint], config), key: key.read()?, timeout, end: None })
     }
 
     /// As [`Client::new`], but the time, which begins now, is that of all calls together.
-    pub(crate) fn with_one_deadline(address: &str, timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn with_one_deadline(address: &str, key: &OwnKey, timeout: Duration) -> Result<Self, Failure> {
         let end = Some(Deadline::after(Instant::now(), timeout));
-        Ok(Self { end, ..Self::new(address, timeout)? })
+        Ok(Self { end, ..Self::new(address, key, timeout)? })
     }
 
     pub(crate) async fn call<Q, R>(&self, method: &Method<Q, R, idl::fault::Fault>, request: Q) -> Result<R, Failure>
@@ -54,8 +61,25 @@ impl Client {
         let base = request.base_mut();
         base.request_id = Some(RequestId::generate().as_str().to_owned());
         base.caller = Some("outboard".to_owned());
+        base.key = self.key.as_ref().map(|key| key.expose().to_owned());
         let answer = self.channel.call(method, &mut request, CallOptions::new(deadline)).await;
         answer.map_err(|error| Failure::of_channel(&error))?.map_err(Failure::of_fault)
+    }
+}
+
+impl OwnKey {
+    /// The key of the file, else of the environment.
+    fn read(&self) -> Result<Option<Secret>, Failure> {
+        let unusable = |error: String| Failure::new(USAGE, error);
+        if let Some(file) = &self.key_file {
+            return keys::read_secret(file).map(Some).map_err(|error| unusable(format!("--key-file: {error}")));
+        }
+        match std::env::var(VARIABLE) {
+            Ok(text) if !text.trim().is_empty() => {
+                Secret::parse(text.trim()).map(Some).map_err(|error| unusable(format!("{VARIABLE}: {error}")))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 //! Promises: with a file of keys nothing but health, the description of the API, the files of pages and the door itself is answered
 //! without a key; what is not known here needs one, too. A request that a browser sent because of a cookie changes nothing
 //! without the token that only our own pages have. The answer has the form of what was asked for.
-//! Not here: the file (`keys`), looking at it again and again (`keyring`), signing in and out (`session`).
+//! Not here: the file (`keys`), looking at it again and again (`chassis`), signing in and out (`session`).
 
-pub(crate) mod keyring;
 pub(crate) mod session;
 
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpRequest, web};
 use fault::{Fault, Kind};
-use keys::{Entry, Scope, Secret, Session};
+use keys::{Scope, Session};
 
 use crate::ask::Ask;
 use crate::metrics::{Refused, Route};
@@ -129,10 +128,7 @@ fn visitor(request: &HttpRequest, site: &Site, need: Need) -> Result<Option<Visi
     let keys = keyring.keys();
     let now = SystemTime::now();
     let entry = match (bearer(request), session::of(request)) {
-        (Some(text), _) => Secret::parse(text)
-            .map_err(|error| Refusal::new(Refused::UnknownKey, error.to_string()))
-            .and_then(|secret| keys.of_secret(&secret, now).map_err(refusal))
-            .map(|entry| (entry, None)),
+        (Some(text), _) => keys.admit(text, None, now).map_err(refusal).map(|entry| (entry, None)),
         (None, Some(session)) => keys.of_session(&session, now).map_err(refusal).map(|entry| (entry, Some(session))),
         (None, None) => Err(Refusal::new(Refused::NoKey, "a key is needed here, as `Authorization: Bearer KEY`")),
     };
@@ -141,13 +137,8 @@ fn visitor(request: &HttpRequest, site: &Site, need: Need) -> Result<Option<Visi
         (Err(_), Need::Nothing) => return Ok(None),
         (Err(refusal), _) => return Err(refusal),
     };
-    if let Need::Scope(scope) = need
-        && !entry.scopes.contains(&scope)
-    {
-        return Err(Refusal::new(
-            Refused::Scope,
-            format!("the key `{}` is not for {scope}, {}", entry.name, has(entry)),
-        ));
+    if let Need::Scope(scope) = need {
+        entry.check(scope).map_err(refusal)?;
     }
     if let Some(session) = session
         && !matches!(*request.method(), Method::GET | Method::HEAD)
@@ -164,15 +155,11 @@ fn visitor(request: &HttpRequest, site: &Site, need: Need) -> Result<Option<Visi
 
 fn refusal(why: keys::Refusal) -> Refusal {
     let reason = match why {
-        keys::Refusal::Unknown => Refused::UnknownKey,
+        keys::Refusal::Malformed(_) | keys::Refusal::Unknown => Refused::UnknownKey,
         keys::Refusal::Expired { .. } => Refused::ExpiredKey,
+        keys::Refusal::Scope { .. } => Refused::Scope,
     };
     Refusal::new(reason, why.to_string())
-}
-
-fn has(entry: &Entry) -> String {
-    let scopes: Vec<_> = entry.scopes.iter().map(|scope| scope.name()).collect();
-    if scopes.is_empty() { "it is for nothing".to_owned() } else { format!("it is for {}", scopes.join(", ")) }
 }
 
 /// The key of the header. Other schemes are somebody else's, such as a proxy's.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fault::Fault;
+use fault::{Fault, Kind};
 use futures_util::future::select_ok;
 use idl::base::Base;
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
@@ -18,10 +18,10 @@ use rpc::{CallOptions, Channel, ChannelConfig, Endpoint, Ping, Pong};
 use units::{CallId, Deadline, RequestId};
 use wire::{FrameLimits, MessageKind, Protocol, encode_call};
 
-use crate::metrics::GatewayMetrics;
-use crate::settings::Settings;
-
 pub(crate) use self::chat::{ChatStream, StreamTimes};
+use crate::metrics::GatewayMetrics;
+use crate::server_key::ServerKey;
+use crate::settings::Settings;
 
 /// How long the list of models is believed.
 const MODELS_FRESH: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ type Listed = Rc<Vec<ModelInfo>>;
 /// A worker thread's way to the servers.
 pub(crate) struct Backend {
     channel: Channel,
+    key: ServerKey,
     models: RefCell<Option<(Instant, Listed)>>,
 }
 
@@ -49,16 +50,17 @@ pub(crate) struct Classify {
 
 impl Backend {
     /// Connects in the background, on the thread that calls this.
-    pub(crate) fn new(servers: Vec<Endpoint>, settings: &Settings, metrics: &GatewayMetrics) -> Self {
+    pub(crate) fn new(servers: Vec<Endpoint>, settings: &Settings, metrics: &GatewayMetrics, key: ServerKey) -> Self {
+        let shown = key.clone();
         let config = ChannelConfig {
             connections: settings.connections_per_server,
-            cancel: Some(Arc::new(cancel)),
+            cancel: Some(Arc::new(move |call_id| cancel(&shown, call_id))),
             ping: Some(ping(settings.channel.ping)),
             ejection: settings.channel.ejection(),
             observe: Arc::clone(&metrics.server_events) as _,
             ..ChannelConfig::default()
         };
-        Self { channel: Channel::new(servers, config), models: RefCell::new(None) }
+        Self { channel: Channel::new(servers, config), key, models: RefCell::new(None) }
     }
 
     /// Says what pictures show. Dropping the future stops the work on the server.
@@ -70,7 +72,7 @@ impl Backend {
     ) -> Result<ClassifyReply, Fault> {
         let call_id = CallId::random();
         let mut request = ClassifyRequest {
-            base: Some(base(request_id, call_id)),
+            base: Some(self.key.base(request_id, call_id)),
             model: Some(ask.model),
             version: None,
             images: Some(ask.images),
@@ -79,7 +81,7 @@ impl Backend {
         };
         let options = CallOptions::new(deadline).with_call_id(call_id);
         let reply = self.channel.call(&idl::methods::CLASSIFY, &mut request, options).await;
-        reply.map_err(Fault::from)?.map_err(Fault::from)
+        reply.map_err(Fault::from)?.map_err(thrown)
     }
 
     /// What is served, at most a second old.
@@ -89,10 +91,13 @@ impl Backend {
         {
             return Ok(Rc::clone(models));
         }
-        let mut request =
-            ModelsRequest { base: Some(base(request_id, CallId::random())), model: None, with_labels: Some(false) };
+        let mut request = ModelsRequest {
+            base: Some(self.key.base(request_id, CallId::random())),
+            model: None,
+            with_labels: Some(false),
+        };
         let reply = self.channel.call(&idl::methods::MODELS, &mut request, CallOptions::new(deadline)).await;
-        let reply = reply.map_err(Fault::from)?.map_err(Fault::from)?;
+        let reply = reply.map_err(Fault::from)?.map_err(thrown)?;
         let models = Rc::new(reply.models.unwrap_or_default());
         *self.models.borrow_mut() = Some((Instant::now(), Rc::clone(&models)));
         Ok(models)
@@ -112,12 +117,16 @@ impl Backend {
         select_ok(asked).await.map(|(reply, _)| reply)
     }
 
+    fn speaker(&self, caller: &str, request_id: &RequestId) -> Speaker {
+        Speaker { key: self.key.clone(), caller: caller.to_owned(), request_id: request_id.clone() }
+    }
+
     async fn check_one(&self, request_id: &RequestId, options: CallOptions) -> Result<CheckReply, String> {
-        let mut request = CheckRequest { base: Some(base(request_id, CallId::random())), model: None };
+        let mut request = CheckRequest { base: Some(self.key.base(request_id, CallId::random())), model: None };
         let reply = self.channel.call(&idl::methods::CHECK, &mut request, options).await;
         let reply: CheckReply = match reply {
             Ok(Ok(reply)) => reply,
-            Ok(Err(fault)) => return Err(Fault::from(fault).message.into_owned()),
+            Ok(Err(fault)) => return Err(thrown(fault).message.into_owned()),
             Err(error) => {
                 let states = self.channel.endpoints();
                 let each = states.iter().map(|state| {
@@ -135,12 +144,30 @@ impl Backend {
     }
 }
 
-fn base(request_id: &RequestId, call_id: CallId) -> Base {
-    Base {
-        request_id: Some(request_id.as_str().to_owned()),
-        caller: Some("gateway".to_owned()),
-        call_id: Some(Bytes::copy_from_slice(&call_id.0)),
-        ..Base::default()
+/// Who asks, of those whom the servers keep apart.
+#[derive(Clone)]
+struct Speaker {
+    key: ServerKey,
+    caller: String,
+    request_id: RequestId,
+}
+
+impl Speaker {
+    /// The servers keep what callers have in their caches, and how many streams each may have, apart by this name.
+    fn base(&self, call_id: CallId) -> Base {
+        let caller = Some(format!("gateway for {}", self.caller));
+        Base { caller, ..self.key.base(&self.request_id, call_id) }
+    }
+}
+
+/// What a server has thrown. That it does not let this gateway in is nothing that the gateway's own caller could mend.
+fn thrown(fault: idl::fault::Fault) -> Fault {
+    let fault = Fault::from(fault);
+    match fault.kind {
+        Kind::Unauthenticated | Kind::Forbidden => {
+            Fault::unavailable(format!("the server does not let this gateway in (`server_key`): {}", fault.message))
+        }
+        _ => fault,
     }
 }
 
@@ -155,7 +182,9 @@ fn ping(every: Duration) -> Ping {
 }
 
 /// The message that stops a call whose client has left.
-fn cancel(call_id: CallId) -> Option<wire::Frame> {
-    let request = CancelRequest { base: None, call_id: Some(Bytes::copy_from_slice(&call_id.0)) };
+fn cancel(key: &ServerKey, call_id: CallId) -> Option<wire::Frame> {
+    // Servers find the call by who made it, where they ask for keys.
+    let base = key.text().map(|text| Base { key: Some(text), ..Base::default() });
+    let request = CancelRequest { base, call_id: Some(Bytes::copy_from_slice(&call_id.0)) };
     encode_call(Protocol::Binary, "cancel", 0, MessageKind::Oneway, &request).ok()
 }

@@ -20,6 +20,7 @@ mod origin;
 mod pages;
 mod problem;
 mod query;
+mod server_key;
 mod settings;
 mod site;
 
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard, web};
+use chassis::keyring::Keyring;
 use clap::Parser;
 use fault::Fault;
 use history::History;
@@ -41,13 +43,13 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::access::keyring::Keyring;
 use crate::access::session;
 use crate::ask::Ask;
 use crate::backend::Backend;
 use crate::metrics::{GatewayMetrics, Route};
 use crate::pages::Templates;
 use crate::problem::{Problem, start_of};
+use crate::server_key::ServerKey;
 use crate::settings::Settings;
 use crate::site::{Process, Site};
 
@@ -117,10 +119,8 @@ fn start(flags: &Flags) -> Result<(), String> {
         return chassis::program::show(&settings.without_secrets());
     }
     settings.check_exposure()?;
-    let keyring = match settings.keys.as_os_str().is_empty() {
-        true => None,
-        false => Some(Keyring::open(settings.keys.clone()).map_err(|error| format!("settings: `keys`: {error}"))?),
-    };
+    let keyring = Keyring::open(&settings.keys)?;
+    let server_key = ServerKey::open(&settings)?;
     let servers: Vec<Endpoint> = settings
         .servers
         .iter()
@@ -132,7 +132,8 @@ fn start(flags: &Flags) -> Result<(), String> {
     let logs = chassis::logs::start(&settings.log)?;
     chassis::files::raise_limit(settings.limits.connections);
     let history = History::start(&settings.history)?.map(Arc::new);
-    let served = actix_web::rt::System::new().block_on(serve(settings, servers, keyring, history.clone(), &logs));
+    let served =
+        actix_web::rt::System::new().block_on(serve(settings, servers, keyring, server_key, history.clone(), &logs));
     if let Some(history) = history {
         history.close(FAREWELL);
     }
@@ -142,7 +143,8 @@ fn start(flags: &Flags) -> Result<(), String> {
 async fn serve(
     settings: Settings,
     servers: Vec<Endpoint>,
-    keyring: Option<Keyring>,
+    keyring: Option<Arc<Keyring>>,
+    server_key: ServerKey,
     history: Option<Arc<History>>,
     logs: &chassis::logs::Logs,
 ) -> Result<(), String> {
@@ -152,13 +154,13 @@ async fn serve(
         metrics.register(|registry| history.register(registry));
     }
     let process = Arc::new(Process {
-        metrics: GatewayMetrics::new(&metrics),
+        metrics: GatewayMetrics::new(&metrics, keyring.as_deref()),
         templates: Templates::new().with_history(history.is_some()),
         draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
         body_bytes: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
-        keyring: keyring.map(Arc::new),
+        keyring,
         history,
         settings,
     });
@@ -168,16 +170,21 @@ async fn serve(
         false => (true, "started".to_owned()),
         true => (false, "draining".to_owned()),
     };
-    let pages = chassis::admin::Pages { metrics, ready: Arc::new(say), live: Arc::new(|| (true, "live".to_owned())) };
+    let pages = chassis::admin::Pages {
+        metrics,
+        ready: Arc::new(say),
+        live: Arc::new(|| (true, "live".to_owned())),
+        keys: chassis::exposure::operators(&settings.auth, settings.admin, process.keyring.as_ref()),
+    };
     let admin = chassis::admin::start(settings.admin, pages).await?;
-    let (shared, workers) = (Arc::clone(&process), settings.workers());
+    let (shared, workers, shown) = (Arc::clone(&process), settings.workers(), server_key.clone());
     let unusable = |error: std::io::Error| format!("cannot listen on {} (`listen`): {error}", settings.listen);
     let listener = listen(settings.listen).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
     let door = Socket::from(listener.try_clone().map_err(unusable)?);
     let http = HttpServer::new(move || {
         // Made on the worker's own thread, so its connections live there, too.
-        let backend = Backend::new(servers.clone(), &shared.settings, &shared.metrics);
+        let backend = Backend::new(servers.clone(), &shared.settings, &shared.metrics, shown.clone());
         let site = Site { process: Arc::clone(&shared), backend };
         let asked = Condition::new(site.process.keyring.is_some(), from_fn(access::check));
         App::new().app_data(web::Data::new(site)).wrap(asked).configure(routes)
@@ -194,9 +201,10 @@ async fn serve(
     .listen(listener)
     .map_err(unusable)?;
     info!(version = env!("CARGO_PKG_VERSION"), %address, %admin, workers, servers = settings.servers.join(","), "listening");
-    if process.keyring.is_some() {
-        actix_web::rt::spawn(Keyring::follow(Arc::clone(&process)));
+    if let Some(keyring) = &process.keyring {
+        actix_web::rt::spawn(Arc::clone(keyring).follow());
     }
+    actix_web::rt::spawn(server_key.follow());
     let server = http.run();
     actix_web::rt::spawn(drain(door, server.handle(), Arc::clone(&process)));
     server.await.map_err(|error| format!("the listener failed: {error}"))?;

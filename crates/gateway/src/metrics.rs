@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chassis::keyring::Keyring;
 use chassis::metrics::{Metrics, Seconds};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -130,8 +131,6 @@ pub(crate) struct GatewayMetrics {
     answers: Vec<Vec<Counter>>,
     left: Counter,
     refused: [Counter; 6],
-    pub(crate) keys: Gauge,
-    pub(crate) key_file_errors: Counter,
     pub(crate) server_events: Arc<ServerEvents>,
     first_token: Histogram,
     tokens_in: Counter,
@@ -141,7 +140,7 @@ pub(crate) struct GatewayMetrics {
 }
 
 impl GatewayMetrics {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
+    pub(crate) fn new(metrics: &Metrics, keyring: Option<&Keyring>) -> Self {
         let seconds = Family::<RouteLabels, Histogram, Seconds>::new_with_constructor(Seconds);
         let answers = Family::<AnswerLabels, Counter>::default();
         let refused = Family::<RefusedLabels, Counter>::default();
@@ -155,8 +154,6 @@ impl GatewayMetrics {
                 .to_vec(),
             left: Counter::default(),
             refused: REFUSED.map(|reason| refused.get_or_create(&RefusedLabels { reason }).clone()),
-            keys: Gauge::default(),
-            key_file_errors: Counter::default(),
             server_events: Arc::new(ServerEvents::of(&events)),
             first_token: Seconds.new_metric(),
             tokens_in: Counter::default(),
@@ -171,9 +168,9 @@ impl GatewayMetrics {
             gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
             gateway.register("refused", "Requests without the key or the token that they need", refused);
             gateway.register("server_events", "What was done about servers that fail", events);
-            gateway.register("keys", "Keys in the file of keys", this.keys.clone());
-            let errors = this.key_file_errors.clone();
-            gateway.register("key_file_errors", "Times that a changed file of keys could not be used", errors);
+            if let Some(keyring) = keyring {
+                keyring.register(gateway);
+            }
             let first = this.first_token.clone();
             gateway.register("first_token_seconds", "From a request's head to the first token of its answer", first);
             gateway.register("prompt_tokens", "Tokens that models have read", this.tokens_in.clone());

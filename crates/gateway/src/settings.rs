@@ -28,6 +28,10 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// Connections of each thread to each server.
     pub(crate) connections_per_server: usize,
+    /// The key that the servers ask for.
+    pub(crate) server_key: String,
+    /// The file that holds it, and is looked at again and again.
+    pub(crate) server_key_file: PathBuf,
     /// The file of API keys, which `outboard keys` writes. Empty: nobody is asked for one.
     pub(crate) keys: PathBuf,
     /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
@@ -118,6 +122,8 @@ impl Default for Settings {
             servers: vec!["127.0.0.1:9090".to_owned()],
             workers: 0,
             connections_per_server: 1,
+            server_key: String::new(),
+            server_key_file: PathBuf::new(),
             keys: PathBuf::new(),
             auth: String::new(),
             trusted_proxies: vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)],
@@ -192,17 +198,15 @@ impl Settings {
     /// # Errors
     /// When others can reach a listener that asks nobody for a key, and nothing says that this is meant.
     pub(crate) fn check_exposure(&self) -> Result<(), String> {
-        let admin = ("admin", self.admin);
-        if self.keys.as_os_str().is_empty() {
-            let checked = chassis::exposure::check(&self.auth, &[("listen", self.listen), admin]);
-            return checked.map_err(|error| format!("{error}; a file of `keys` lets in only those who have one"));
-        }
-        chassis::exposure::check(&self.auth, &[admin])
+        chassis::exposure::check(&self.auth, &self.keys, &[("listen", self.listen), ("admin", self.admin)])
     }
 
     /// As they may be shown.
     pub(crate) fn without_secrets(mut self) -> Self {
         self.history = self.history.without_secrets();
+        if !self.server_key.is_empty() {
+            self.server_key = "(set)".to_owned();
+        }
         self
     }
 
@@ -252,11 +256,10 @@ mod tests {
         let mut settings = Settings { listen: street, ..Settings::default() };
         let refused = settings.check_exposure().expect_err("anybody could call");
         assert!(refused.contains("`listen` is 0.0.0.0:8000") && refused.contains("`keys`"), "{refused}");
+        settings.admin = street;
         settings.keys = PathBuf::from("keys.toml");
         assert_eq!(settings.check_exposure(), Ok(()));
-        // Keys do not open the other listener.
-        settings.admin = street;
-        assert!(settings.check_exposure().expect_err("metrics for everyone").contains("`admin`"));
+        settings.keys = PathBuf::new();
         settings.auth = "open".to_owned();
         assert_eq!(settings.check_exposure(), Ok(()));
     }

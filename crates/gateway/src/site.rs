@@ -4,11 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use chassis::keyring::Keyring;
 use fault::Fault;
 use history::History;
 use tokio::sync::watch;
 
-use crate::access::keyring::Keyring;
 use crate::backend::Backend;
 use crate::metrics::GatewayMetrics;
 use crate::pages::Templates;

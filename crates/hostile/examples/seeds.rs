@@ -36,6 +36,7 @@ fn base() -> Option<Base> {
         traceparent: text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         priority: Some(Priority::INTERACTIVE),
         tracestate: text("rojo=00f067aa0ba902b7"),
+        key: None,
     })
 }
 

@@ -103,6 +103,7 @@ fn args<Q: TSerializable + HasBase>(request: &Request) -> Result<Q, WireError> {
             base.traceparent = carried.traceparent.clone();
             base.tracestate = carried.tracestate.clone();
         }
+        base.key = base.key.take().or_else(|| carried.key.clone());
     }
     Ok(args)
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::Scope;
-use crate::secret::{Hash, Secret, Session};
+use crate::secret::{Hash, Secret, SecretError, Session};
 
 /// Most characters of a name: it stands in every log line.
 const NAME: usize = 64;
@@ -34,9 +34,12 @@ pub struct Entry {
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Entry>);
 
-/// Why a key opens nothing.
+/// Why a key does not open what it was sent for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// It is none.
+    #[error(transparent)]
+    Malformed(#[from] SecretError),
     /// It is in no entry.
     #[error("the key is not known here")]
     Unknown,
@@ -46,6 +49,33 @@ pub enum Refusal {
         /// Whose it was.
         name: String,
     },
+    /// It opens other things.
+    #[error("the key `{name}` is not for {scope}, it is for {}", names(scopes))]
+    Scope {
+        /// Whose it is.
+        name: String,
+        /// What it was sent for.
+        scope: Scope,
+        /// What it is for.
+        scopes: BTreeSet<Scope>,
+    },
+}
+
+impl Refusal {
+    /// The name for a metric's label.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::Unknown => "unknown_key",
+            Self::Expired { .. } => "expired_key",
+            Self::Scope { .. } => "scope",
+        }
+    }
+}
+
+fn names(scopes: &BTreeSet<Scope>) -> String {
+    let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 /// Why a file of keys cannot be used.
@@ -97,6 +127,17 @@ impl Entry {
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    /// Whether it opens this.
+    ///
+    /// # Errors
+    /// What it opens instead.
+    pub fn check(&self, scope: Scope) -> Result<(), Refusal> {
+        if self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Refusal::Scope { name: self.name.clone(), scope, scopes: self.scopes.clone() })
+    }
 }
 
 impl Keys {
@@ -104,6 +145,16 @@ impl Keys {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.0
+    }
+
+    /// Whose key was sent, if it opens `scope`; any key does where that is `None`.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn admit(&self, key: &str, scope: Option<Scope>, now: SystemTime) -> Result<&Entry, Refusal> {
+        let entry = self.of_secret(&Secret::parse(key)?, now)?;
+        scope.map_or(Ok(()), |scope| entry.check(scope))?;
+        Ok(entry)
     }
 
     /// Whose key this is.
@@ -210,6 +261,16 @@ fn check_name(name: &str) -> Result<(), String> {
 pub fn read(path: &Path) -> Result<Keys, FileError> {
     let text = fs::read_to_string(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
     Keys::parse(&text).map_err(|reason| FileError::Content { path: path.to_owned(), reason })
+}
+
+/// The key that a file holds, alone, as its owner keeps it.
+///
+/// # Errors
+/// When it cannot be read, or holds no key.
+pub fn read_secret(path: &Path) -> Result<Secret, FileError> {
+    let text = fs::read_to_string(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
+    let secret = Secret::parse(text.trim());
+    secret.map_err(|error| FileError::Content { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// Changes a file of keys; makes it when there is none. Others that change it wait, others that read it see it before or after.

@@ -4,12 +4,12 @@
 //! to find one by its hash, however quick the hash is, and every request must be checked.
 //! Promises: a key is random, told once, and in no file; hashes are compared in constant time; a file is replaced as a whole or not
 //! at all, and two commands that change it wait for each other; what is wrong in a file is named.
-//! Not here: what a scope opens (`gateway`).
+//! Not here: what a scope opens (`gateway`, `server`, `chassis`).
 
 mod file;
 mod secret;
 
-pub use file::{Entry, FileError, Keys, Refusal, change, read};
+pub use file::{Entry, FileError, Keys, Refusal, change, read, read_secret};
 pub use secret::{Secret, SecretError, Session};
 
 use std::fmt;

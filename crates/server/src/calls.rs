@@ -1,4 +1,4 @@
-//! Calls that can be cancelled: by the connection that made them, and by the id that their caller chose.
+//! Calls that can be cancelled: by who made them, and by the id that their caller chose.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use units::CallId;
 
-type Key = (u64, CallId);
+use crate::access::Maker;
+
+type Key = (Maker, CallId);
 
 /// The calls in flight that have an id; the sender is gone once a call was cancelled. Its key stays until its entry is dropped,
 /// so that a later call with the same id does not lose its own to it.
@@ -22,21 +24,21 @@ pub(crate) struct Entry {
 }
 
 impl Calls {
-    /// Enters a call. `None` when the connection has a call with this id already: only the first can be cancelled.
-    pub(crate) fn enter(&self, connection: u64, id: CallId) -> Option<Entry> {
+    /// Enters a call. `None` when its maker has a call with this id already: only the first can be cancelled.
+    pub(crate) fn enter(&self, maker: Maker, id: CallId) -> Option<Entry> {
         let (sender, cancelled) = oneshot::channel();
-        let key = (connection, id);
+        let key = (maker, id);
         let mut calls = self.0.lock();
         if calls.contains_key(&key) {
             return None;
         }
-        calls.insert(key, Some(sender));
+        calls.insert(key.clone(), Some(sender));
         Some(Entry { calls: self.clone(), key, cancelled })
     }
 
-    /// Cancels a call of this connection; an unknown id is ignored.
-    pub(crate) fn cancel(&self, connection: u64, id: CallId) {
-        let sender = self.0.lock().get_mut(&(connection, id)).and_then(Option::take);
+    /// Cancels a call of this maker; an unknown id is ignored.
+    pub(crate) fn cancel(&self, maker: Maker, id: CallId) {
+        let sender = self.0.lock().get_mut(&(maker, id)).and_then(Option::take);
         if let Some(sender) = sender {
             // An error means that the call ended at this moment.
             let _ = sender.send(());
@@ -61,19 +63,23 @@ impl Drop for Entry {
 
 #[cfg(test)]
 mod tests {
+    use units::CallerId;
+
     use super::*;
 
     #[tokio::test]
-    async fn only_the_connection_that_called_can_cancel() {
+    async fn only_who_called_can_cancel() {
         let (calls, id) = (Calls::default(), CallId([7; 16]));
-        let mut entry = calls.enter(1, id).expect("new");
-        assert!(calls.enter(1, id).is_none());
-        calls.cancel(2, id);
+        let [one, other] = [1, 2].map(Maker::Connection);
+        let mut entry = calls.enter(one.clone(), id).expect("new");
+        assert!(calls.enter(one.clone(), id).is_none());
+        calls.cancel(other, id);
+        calls.cancel(Maker::Caller(CallerId::verified("1")), id);
         assert!(futures_pending(&mut entry).await);
-        calls.cancel(1, id);
+        calls.cancel(one.clone(), id);
         entry.cancelled().await;
-        assert!(calls.enter(1, id).is_none(), "it has not ended yet");
-        calls.cancel(1, id);
+        assert!(calls.enter(one.clone(), id).is_none(), "it has not ended yet");
+        calls.cancel(one, id);
         drop(entry);
         assert!(calls.0.lock().is_empty());
     }

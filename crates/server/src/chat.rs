@@ -14,13 +14,13 @@ use engine::{Answers, Model};
 use fault::Fault;
 use idl::base::Base;
 use idl::chat::{ChatReply, ChatRequest, NextReply, NextRequest, StartReply, StartRequest, StopReply, StopRequest};
-use rpc::CallContext;
 use units::{Deadline, RequestId};
 
 pub(crate) use seats::Seats;
 pub(crate) use streams::{Limits, Numbers, Streams, before_the_end};
 pub(crate) use tally::{Talk, Talked};
 
+use crate::access::Call;
 use crate::methods::{Context, Methods, owner};
 use crate::record::{About, Origin, Spent};
 use stream::Opening;
@@ -154,7 +154,7 @@ impl idl::Chat for Methods {
 
 impl Methods {
     /// How long a call may wait so that its answer is back in time.
-    fn left(&self, base: Option<&Base>, call: &CallContext, wait: Duration) -> Duration {
+    fn left(&self, base: Option<&Base>, call: &Call, wait: Duration) -> Duration {
         let millis = base.and_then(|base| base.timeout_ms).filter(|millis| *millis != 0).map(i64::from);
         match millis {
             None => wait,

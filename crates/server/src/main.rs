@@ -1,5 +1,6 @@
 //! `outboard-server`: ONNX models behind framed Thrift.
 
+mod access;
 mod calls;
 mod chat;
 mod convert;
@@ -14,10 +15,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use chassis::keyring::Keyring;
 use clap::Parser;
 use runtime::Runtime;
 use tracing::info;
 
+use crate::access::Access;
 use crate::calls::Calls;
 use crate::chat::{Chats, Seats, Streams};
 use crate::methods::Methods;
@@ -99,7 +102,9 @@ fn start(flags: &Flags) -> Result<(), String> {
     if flags.print_config {
         return chassis::program::show(&settings);
     }
-    chassis::exposure::check(&settings.auth, &[("listen", settings.listen), ("admin", settings.admin)])?;
+    let listeners = [("listen", settings.listen), ("admin", settings.admin)];
+    chassis::exposure::check(&settings.auth, &settings.keys, &listeners)?;
+    let keyring = Keyring::open(&settings.keys)?;
     let logs = chassis::logs::start(&settings.log)?;
     let engine_settings = settings.engine()?;
     let library = Runtime::load(&settings.library()).map_err(|error| error.to_string())?;
@@ -112,23 +117,25 @@ fn start(flags: &Flags) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the threads could not be started: {error}"))?;
-    runtime.block_on(serve(settings, engine_settings, library, &logs))
+    runtime.block_on(serve(settings, keyring, engine_settings, library, &logs))
 }
 
 async fn serve(
     settings: Settings,
+    keyring: Option<Arc<Keyring>>,
     engine: engine::Settings,
     library: &'static Runtime,
     logs: &chassis::logs::Logs,
 ) -> Result<(), String> {
     let metrics = chassis::metrics::Metrics::new("outboard-server", env!("CARGO_PKG_VERSION"));
     logs.counted_in(&metrics);
-    let ours = ServerMetrics::new(&metrics);
+    let ours = ServerMetrics::new(&metrics, keyring.as_deref());
     let server = rpc::Server::bind(settings.listen, settings.rpc()).await;
     let server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
     let address = server.local_addr().map_err(|error| error.to_string())?;
     let engine = engine::Engine::start(engine, library, |name| ours.model(name) as Arc<dyn engine::Observe>)?;
-    let admin = chassis::admin::start(settings.admin, pages(&metrics, &ours, &engine)).await?;
+    let asked = chassis::exposure::operators(&settings.auth, settings.admin, keyring.as_ref());
+    let admin = chassis::admin::start(settings.admin, pages(&metrics, &ours, &engine, asked)).await?;
     info!(%address, %admin, models = engine.models().len(), "listening");
     let (handle, drain) = rpc::Drain::new(settings.drain);
     let instance = uuid::Uuid::new_v4().simple().to_string();
@@ -136,6 +143,7 @@ async fn serve(
     let methods = Methods {
         engine: Arc::clone(&engine),
         metrics: Arc::clone(&ours),
+        access: Access::new(keyring.clone(), Arc::clone(&ours)),
         calls: Calls::default(),
         chats: Chats {
             streams: streams.clone(),
@@ -148,6 +156,9 @@ async fn serve(
         preview_px: settings.limits.preview_px,
         instance,
     };
+    if let Some(keyring) = keyring {
+        tokio::spawn(keyring.follow());
+    }
     let service = Arc::new(Services(Arc::new(methods)));
     let mut serving = tokio::spawn(server.observed_by(ours).serve(service, drain));
     tokio::select! {
@@ -173,6 +184,7 @@ fn pages(
     metrics: &chassis::metrics::Metrics,
     ours: &Arc<ServerMetrics>,
     engine: &Arc<engine::Engine>,
+    keys: Option<Arc<Keyring>>,
 ) -> chassis::admin::Pages {
     let (ours, loads) = (Arc::clone(ours), Arc::clone(engine));
     // Read when the page is asked for: nothing is kept up to date on the way of a request.
@@ -196,6 +208,7 @@ fn pages(
         metrics: metrics.clone().refreshed_by(before),
         ready: Arc::new(move || say(ready.health(None), |health| health.status == engine::Status::Serving)),
         live: Arc::new(move || say(live.health(None), |health| health.live)),
+        keys,
     }
 }
 

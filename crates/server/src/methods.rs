@@ -17,6 +17,7 @@ use idl::inference::{
 use rpc::CallContext;
 use units::{CallId, Deadline, RequestId};
 
+use crate::access::{Access, Call};
 use crate::calls::Calls;
 use crate::chat::Chats;
 use crate::convert;
@@ -60,9 +61,9 @@ impl Finished {
 
 /// Whose prefixes, streams and shares they are. What a caller calls itself proves nothing, so it only ever keeps apart what one
 /// address asks for several, as a gateway does; all of them together are bounded by what models take.
-pub(crate) fn owner(call: &CallContext, base: Option<&idl::base::Base>) -> String {
+pub(crate) fn owner(call: &Call, base: Option<&idl::base::Base>) -> String {
     let name = base.and_then(|base| base.caller.as_deref()).unwrap_or_default();
-    format!("{} {}", call.peer.caller(), &name[..name.floor_char_boundary(CALLER)])
+    format!("{} {}", call.caller, &name[..name.floor_char_boundary(CALLER)])
 }
 
 /// What comes with a call.
@@ -77,6 +78,7 @@ pub(crate) struct Context {
 pub(crate) struct Methods {
     pub(crate) engine: Arc<Engine>,
     pub(crate) metrics: Arc<ServerMetrics>,
+    pub(crate) access: Access,
     pub(crate) calls: Calls,
     pub(crate) chats: Chats,
     pub(crate) requests: Requests,
@@ -89,20 +91,20 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    pub(crate) fn scope(&self, base: Option<&idl::base::Base>, call: &CallContext, default: Duration) -> CallScope {
+    pub(crate) fn scope(&self, base: Option<&idl::base::Base>, call: &Call, default: Duration) -> CallScope {
         let millis = base.and_then(|base| base.timeout_ms).map(i64::from);
         let deadline = Deadline::from_millis(call.received, millis, default, self.longest);
         CallScope { received: call.received, deadline }
     }
 
-    /// Runs one call: gives it an id, lets it be cancelled, counts it, logs it, and makes its failure an exception.
+    /// Runs one call: asks whose it is, gives it an id, lets it be cancelled, counts it, logs it, and makes its failure an exception.
     pub(crate) async fn run<Q, R, S, W>(
         &self,
         method: &'static str,
         cx: Context,
         about: About,
         request: Q,
-        work: impl FnOnce(Q, RequestId, CallContext) -> W,
+        work: impl FnOnce(Q, RequestId, Call) -> W,
     ) -> Result<R, idl::fault::Fault>
     where
         Q: HasBase,
@@ -112,21 +114,34 @@ impl Methods {
         let base = request.base();
         let request_id = RequestId::keep_or_generate(base.and_then(|base| base.request_id.as_deref()));
         let call_id = base.and_then(|base| base.call_id.as_deref()).and_then(CallId::from_slice);
-        let entry = call_id.and_then(|id| self.calls.enter(cx.call.peer.connection, id));
+        let checked = self.access.check(base, &cx.call.peer, Access::need(method));
+        let (caller, refusal) = match checked {
+            Ok(caller) => (caller, None),
+            Err(refusal) => (cx.call.peer.caller(), Some(refusal)),
+        };
+        let call = Call { context: cx.call, caller };
+        let received = call.received;
         // Declared before the work, so dropped after it: a caller that leaves drops this whole future.
-        let record = Record::begin(self, method, cx.call.clone(), request_id.clone(), about);
+        let record = Record::begin(self, method, call.clone(), request_id.clone(), about);
         cx.finished.begin();
-        let work = work(request, request_id.clone(), cx.call.clone());
-        let result = match entry {
-            None => work.await,
-            Some(mut entry) => tokio::select! {
-                done = work => done,
-                () = entry.cancelled() => Err(Fault::cancelled("the caller cancelled the call")),
-            },
+        let result = match refusal {
+            Some(refusal) => Err(refusal),
+            None => {
+                let maker = self.access.maker(&call.caller, &call.peer);
+                let entry = call_id.and_then(|id| self.calls.enter(maker, id));
+                let work = work(request, request_id.clone(), call);
+                match entry {
+                    None => work.await,
+                    Some(mut entry) => tokio::select! {
+                        done = work => done,
+                        () = entry.cancelled() => Err(Fault::cancelled("the caller cancelled the call")),
+                    },
+                }
+            }
         };
         let result = result.map(|(reply, spent)| (reply, spent.into())).map_err(bounded);
         record.end(result.as_ref().map(|(_, spent)| spent));
-        cx.finished.mark(cx.call.received);
+        cx.finished.mark(received);
         result.map(|(reply, _)| reply).map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
     }
 
@@ -226,11 +241,16 @@ impl idl::Inference for Methods {
 
     async fn cancel(&self, cx: Context, request: CancelRequest) {
         cx.finished.begin();
-        let id = request.call_id.as_deref().and_then(CallId::from_slice);
-        if let Some(id) = id {
-            self.calls.cancel(cx.call.peer.connection, id);
+        let Some(id) = request.call_id.as_deref().and_then(CallId::from_slice) else {
+            return self.metrics.call("cancel", Kind::InvalidInput.row().code);
+        };
+        match self.access.check(request.base.as_ref(), &cx.call.peer, None) {
+            Ok(caller) => {
+                self.calls.cancel(self.access.maker(&caller, &cx.call.peer), id);
+                self.metrics.call("cancel", "ok");
+            }
+            Err(refusal) => self.metrics.call("cancel", refusal.code()),
         }
-        self.metrics.call("cancel", if id.is_some() { "ok" } else { Kind::InvalidInput.row().code });
     }
 }
 

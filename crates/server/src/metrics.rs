@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use chassis::keyring::Keyring;
 use chassis::metrics::{Metrics, Seconds};
 use engine::{Event, Observe, Phase};
 use fault::Kind;
@@ -91,6 +92,7 @@ pub(crate) struct ServerMetrics {
     limits: Family<NameLabels, Counter>,
     sniffed: Family<NameLabels, Counter>,
     refused: Family<NameLabels, Counter>,
+    refused_keys: Family<NameLabels, Counter>,
     write: Histogram,
     models: Mutex<HashMap<ModelName, Arc<ModelMetrics>>>,
 }
@@ -119,7 +121,7 @@ const EVENTS: [(Event, &str); 5] = [
 ];
 
 impl ServerMetrics {
-    pub(crate) fn new(metrics: &Metrics) -> Arc<Self> {
+    pub(crate) fn new(metrics: &Metrics, keyring: Option<&Keyring>) -> Arc<Self> {
         let call_family = Family::<CallLabels, Counter>::default();
         let mut calls = HashMap::new();
         let outcomes = Kind::ALL.map(|kind| kind.row().code);
@@ -157,6 +159,7 @@ impl ServerMetrics {
             limits: Family::default(),
             sniffed: Family::default(),
             refused: Family::default(),
+            refused_keys: Family::default(),
             write,
             models: Mutex::new(HashMap::new()),
         };
@@ -195,9 +198,18 @@ impl ServerMetrics {
             server.register("accept_failures", "Connections that could not be accepted", this.accept_failures.clone());
             server.register("limit_hits", "How often a limit was hit", this.limits.clone());
             server.register("refused_calls", "Calls refused before they began", this.refused.clone());
+            server.register("refused_keys", "Calls without the key that they need", this.refused_keys.clone());
+            if let Some(keyring) = keyring {
+                keyring.register(server);
+            }
             server.register("strangers", "Connections that spoke another protocol", this.sniffed.clone());
         });
         Arc::new(this)
+    }
+
+    /// A call without the key that it needs, and why.
+    pub(crate) fn refused_key(&self, name: &'static str) {
+        self.refused_keys.get_or_create(&NameLabels { name }).inc();
     }
 
     /// The handles of one model; the same ones for the same name.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use chassis::logs::Requests;
 use fault::{Fault, Kind};
-use rpc::CallContext;
 use tracing::info;
 use units::RequestId;
 
+use crate::access::Call;
 use crate::chat::{Talk, Talked};
 use crate::methods::Methods;
 
@@ -69,8 +69,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn new(call: &CallContext, request_id: RequestId, model: &str, requests: Requests) -> Self {
-        let (caller, model) = (call.peer.caller().to_string(), model.to_owned());
+    pub(crate) fn new(call: &Call, request_id: RequestId, model: &str, requests: Requests) -> Self {
+        let (caller, model) = (call.caller.to_string(), model.to_owned());
         Self { request_id, caller, model, bytes_in: call.frame_bytes, requests, received: call.received }
     }
 
@@ -109,7 +109,7 @@ fn millis(time: Duration) -> f64 {
 pub(crate) struct Record<'a> {
     methods: &'a Methods,
     method: &'static str,
-    call: CallContext,
+    call: Call,
     request_id: RequestId,
     about: About,
     ended: bool,
@@ -119,7 +119,7 @@ impl<'a> Record<'a> {
     pub(crate) fn begin(
         methods: &'a Methods,
         method: &'static str,
-        call: CallContext,
+        call: Call,
         request_id: RequestId,
         about: About,
     ) -> Self {
@@ -159,7 +159,7 @@ impl<'a> Record<'a> {
         }
         info!(
             request_id = self.request_id.as_str(),
-            caller = %self.call.peer.caller(),
+            caller = %self.call.caller,
             kind = self.method,
             model = self.about.model,
             outcome = fault.map_or("ok", Fault::code),

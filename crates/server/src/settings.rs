@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) onnxruntime: String,
     /// Threads for connections; 0 is one for each two cores, at least 1, at most 4.
     pub(crate) io_threads: usize,
+    /// The file of API keys, which `outboard keys` writes. Empty: nobody is asked for one.
+    pub(crate) keys: PathBuf,
     /// `open`: listen where others can connect, without asking who they are. Empty: only on loopback.
     pub(crate) auth: String,
     /// What runs longer after SIGTERM is cut.
@@ -113,6 +115,7 @@ impl Default for Settings {
             instances: 0,
             onnxruntime: String::new(),
             io_threads: 0,
+            keys: PathBuf::new(),
             auth: String::new(),
             drain: rpc::Drain::LIMIT,
             limits: Limits {

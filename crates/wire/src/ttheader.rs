@@ -39,6 +39,8 @@ pub struct Carried {
     pub traceparent: Option<String>,
     /// W3C Trace Context.
     pub tracestate: Option<String>,
+    /// The API key: the token of the header, or the text `outboard-key`.
+    pub key: Option<String>,
 }
 
 /// A header that was read.
@@ -127,8 +129,11 @@ fn read_blocks(blocks: &mut Reader<'_>) -> Result<Carried, WireError> {
                     carried.by_number(key, value);
                 }
             }
-            // A token of access control: callers prove themselves otherwise here.
-            0x11 => drop(blocks.text()?),
+            // Of whatever stands around the caller, maybe: a key that the caller itself wrote counts more.
+            0x11 => {
+                let token = kept(blocks.text()?);
+                carried.key = carried.key.take().or(token);
+            }
             _ => return Err(WireError::Head("ttheader has a block of an unknown kind")),
         }
     }
@@ -155,6 +160,8 @@ impl Carried {
             self.traceparent = kept(value);
         } else if name.eq_ignore_ascii_case(b"tracestate") {
             self.tracestate = text(value, LONGEST_STATE);
+        } else if name.eq_ignore_ascii_case(b"outboard-key") || name.eq_ignore_ascii_case(b"outboard_key") {
+            self.key = kept(value).or(self.key.take());
         }
     }
 }

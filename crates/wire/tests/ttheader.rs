@@ -50,6 +50,7 @@ fn a_call_of_kitex_is_read_with_what_its_header_says() {
         caller: Some("caller-x".to_owned()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         tracestate: None,
+        key: None,
     };
     assert_eq!(request.carried(), Some(&carried));
     assert_eq!(request.frame_bytes(), KITEX.len() - 4);
@@ -90,7 +91,7 @@ fn answers_come_in_kind_and_only_to_calls_in_kind() {
 }
 
 #[test]
-fn names_of_the_log_id_and_the_trace_are_found_however_they_are_handed_on() {
+fn names_of_the_log_id_the_trace_and_the_key_are_found_however_they_are_handed_on() {
     let text = |pairs: &[(&str, &str)]| {
         let mut blocks = vec![0, 0, 0x11, 0, 2, b't', b'k', 1];
         blocks.put_u16(pairs.len() as u16);
@@ -105,10 +106,12 @@ fn names_of_the_log_id_and_the_trace_are_found_however_they_are_handed_on() {
     assert_eq!((seen.log_id.as_deref(), seen.traceparent.as_deref()), (Some("a-1"), Some("00-1")));
     assert_eq!(text(&[("log-id", "b")]).log_id.as_deref(), Some("b"));
     let long = "x".repeat(257);
-    assert_eq!(text(&[("logid", &long), ("logid", ""), ("LOGIDS", "c")]), Carried::default());
     let state = |text: Carried| text.tracestate;
-    assert_eq!(state(text(&[("RPC_PERSIST_TRACESTATE", &long)])), Some(long));
+    assert_eq!(state(text(&[("RPC_PERSIST_TRACESTATE", &long)])), Some(long.clone()));
     assert_eq!(state(text(&[("tracestate", &"x".repeat(4_097))])), None);
+    let token = Carried { key: Some("tk".to_owned()), ..Carried::default() };
+    assert_eq!(text(&[("logid", &long), ("logid", ""), ("LOGIDS", "c"), ("outboard-key", "")]), token);
+    assert_eq!(text(&[("RPC_TRANSIT_OUTBOARD_KEY", "ob_x")]).key.as_deref(), Some("ob_x"));
 }
 
 #[test]

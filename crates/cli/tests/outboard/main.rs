@@ -7,6 +7,7 @@ mod chat;
 mod check;
 mod fake;
 mod keys;
+mod own_key;
 mod probe;
 mod pull;
 

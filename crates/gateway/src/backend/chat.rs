@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fault::{Fault, Kind};
-use idl::base::Base;
 use idl::chat::{ChatReply, ChatRequest, NextRequest, Piece, StartReply, StartRequest, StopRequest};
 use idl::fault::{Fault as Thrown, FaultCode};
 use rpc::{CallOptions, Channel, ChannelError, EndpointId};
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 use units::{CallId, Deadline, RequestId};
 use wire::{Exception as _, Method};
 
-use super::{Backend, base};
+use super::{Backend, Speaker, thrown};
 
 /// A bound stream ends with the connection that it was started on, so a start that was lost with its connection is made anew
 /// and not sent again.
@@ -62,9 +61,10 @@ impl Backend {
         deadline: Deadline,
     ) -> Result<ChatReply, Fault> {
         let (request, options) = placed(request, caller, deadline);
+        let speaker = self.speaker(caller, request_id);
         let (_, reply) = where_it_belongs(&self.channel, options, async |options| {
             let call_id = CallId::random();
-            let mut request = ChatRequest { base: Some(said_by(caller, request_id, call_id)), ..request.clone() };
+            let mut request = ChatRequest { base: Some(speaker.base(call_id)), ..request.clone() };
             let options = options.with_call_id(call_id);
             let reply = self.channel.call(&idl::methods::COMPLETE, &mut request, options).await;
             reply.map_err(|error| Refused::channel(error, false))?.map_err(Refused::thrown)
@@ -86,11 +86,11 @@ impl Backend {
         times: StreamTimes,
     ) -> Result<(ChatStream, Vec<Piece>), Fault> {
         let (request, options) = placed(request, caller, times.deadline);
-        let began = Instant::now();
+        let (began, speaker) = (Instant::now(), self.speaker(caller, request_id));
         let (_, begun) = where_it_belongs(&self.channel, options, async |options| {
             let begin = async {
                 let mut stream =
-                    ChatStream::start(&self.channel, request.clone(), caller, request_id, options, times).await?;
+                    ChatStream::start(&self.channel, request.clone(), speaker.clone(), options, times).await?;
                 let pieces = stream.first().await?;
                 Ok((stream, pieces))
             };
@@ -113,11 +113,6 @@ fn placed(mut request: ChatRequest, caller: &str, deadline: Deadline) -> (ChatRe
     let key = conversation(&request, caller);
     request.conversation = Some(format!("{key:016x}"));
     (request, CallOptions::new(deadline).with_affinity(key))
-}
-
-/// The servers keep what callers have in their caches, and how many streams each may have, apart by this name.
-fn said_by(caller: &str, request_id: &RequestId, call_id: CallId) -> Base {
-    Base { caller: Some(format!("gateway for {caller}")), ..base(request_id, call_id) }
 }
 
 /// Who talks with which model, and how the talk began: this stays the same from turn to turn.
@@ -172,9 +167,9 @@ impl Refused {
         Self { fault: error.into(), elsewhere }
     }
 
-    fn thrown(thrown: Thrown) -> Self {
-        let elsewhere = thrown.not_here() || thrown.code == Some(FaultCode::OVERLOADED);
-        Self { fault: thrown.into(), elsewhere }
+    fn thrown(fault: Thrown) -> Self {
+        let elsewhere = fault.not_here() || fault.code == Some(FaultCode::OVERLOADED);
+        Self { fault: thrown(fault), elsewhere }
     }
 }
 
@@ -182,8 +177,7 @@ impl Refused {
 pub(crate) struct ChatStream {
     channel: Channel,
     endpoint: EndpointId,
-    caller: String,
-    request_id: RequestId,
+    speaker: Speaker,
     id: String,
     /// The first piece that has not come yet.
     from: i64,
@@ -200,31 +194,29 @@ impl ChatStream {
     async fn start(
         channel: &Channel,
         chat: ChatRequest,
-        caller: &str,
-        request_id: &RequestId,
+        speaker: Speaker,
         options: CallOptions,
         times: StreamTimes,
     ) -> Result<Self, Refused> {
         let endpoint = options.endpoint.expect("an attempt is made at one server");
-        let (channel, request_id, caller) = (channel.clone(), request_id.clone(), caller.to_owned());
+        let channel = channel.clone();
         let (sender, receiver) = oneshot::channel();
         // By itself: a client that leaves now would leave a stream behind whose name nobody knows.
         tokio::spawn(async move {
             let key = CallId::random();
             let mut request = StartRequest {
-                base: Some(said_by(&caller, &request_id, key)),
+                base: Some(speaker.base(key)),
                 stream_key: Some(Bytes::copy_from_slice(&key.0)),
                 chat: Some(chat),
                 bound: Some(true),
             };
             let started = match channel.call(&START, &mut request, options).await {
                 Err(error) => Err(Refused::channel(error, true)),
-                Ok(Err(thrown)) => Err(Refused::thrown(thrown)),
+                Ok(Err(fault)) => Err(Refused::thrown(fault)),
                 Ok(Ok(reply)) => Ok(Self {
                     channel,
                     endpoint,
-                    caller,
-                    request_id,
+                    speaker,
                     id: reply.stream_id.unwrap_or_default(),
                     from: 0,
                     times,
@@ -279,7 +271,7 @@ impl ChatStream {
 
     async fn poll(&mut self) -> Result<Vec<Piece>, Fault> {
         let mut request = NextRequest {
-            base: Some(said_by(&self.caller, &self.request_id, CallId::random())),
+            base: Some(self.speaker.base(CallId::random())),
             stream_id: Some(self.id.clone()),
             from_piece: Some(self.from),
             wait_ms: Some(i32::try_from(self.times.wait.as_millis()).unwrap_or(i32::MAX)),
@@ -290,7 +282,7 @@ impl ChatStream {
         let options = CallOptions::new(Deadline::at(by)).with_endpoint(self.endpoint);
         let reply = match self.channel.call(&idl::methods::NEXT_PIECES, &mut request, options).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(thrown)) => return Err(lost(thrown.into())),
+            Ok(Err(fault)) => return Err(lost(thrown(fault))),
             Err(ChannelError::Deadline { .. }) if !self.times.deadline.is_over(Instant::now()) => {
                 return Err(Fault::unavailable("the server gives no sign any more"));
             }
@@ -322,10 +314,8 @@ impl ChatStream {
         }
         // Without a runtime the process is ending, and its connections with it, which ends the stream, too.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let mut request = StopRequest {
-            base: Some(said_by(&self.caller, &self.request_id, CallId::random())),
-            stream_id: Some(self.id.clone()),
-        };
+        let mut request =
+            StopRequest { base: Some(self.speaker.base(CallId::random())), stream_id: Some(self.id.clone()) };
         let (channel, endpoint) = (self.channel.clone(), self.endpoint);
         runtime.spawn(async move {
             let options = CallOptions::new(Deadline::after(Instant::now(), STOP)).with_endpoint(endpoint);

@@ -5,7 +5,7 @@ use idl::inference::{EmbedReply, EmbedRequest};
 use rpc::CallOptions;
 use units::{CallId, Deadline, RequestId};
 
-use super::{Backend, base};
+use super::{Backend, thrown};
 
 impl Backend {
     /// Makes vectors of texts. Dropping the future stops the work on the server.
@@ -19,9 +19,9 @@ impl Backend {
         deadline: Deadline,
     ) -> Result<EmbedReply, Fault> {
         let call_id = CallId::random();
-        let mut request = EmbedRequest { base: Some(base(request_id, call_id)), ..request };
+        let mut request = EmbedRequest { base: Some(self.key.base(request_id, call_id)), ..request };
         let options = CallOptions::new(deadline).with_call_id(call_id);
         let reply = self.channel.call(&idl::methods::EMBED, &mut request, options).await;
-        reply.map_err(Fault::from)?.map_err(Fault::from)
+        reply.map_err(Fault::from)?.map_err(thrown)
     }
 }

@@ -9,4 +9,5 @@ mod keys;
 mod nginx;
 mod openai;
 mod server;
+mod server_key;
 mod talker;

@@ -24,6 +24,7 @@ pub(crate) struct Arrived {
     pub(crate) timeout_ms: i32,
     pub(crate) images: Vec<Vec<u8>>,
     pub(crate) top_k: Option<i32>,
+    pub(crate) key: Option<String>,
 }
 
 /// What has happened so far.
@@ -134,6 +135,7 @@ impl idl::Inference for Behaviour {
             timeout_ms: base.timeout_ms.unwrap_or_default(),
             images: images.iter().map(|image| image.to_vec()).collect(),
             top_k: request.top_k,
+            key: base.key.clone(),
         });
         let model = request.model.unwrap_or_default();
         match model.as_str() {

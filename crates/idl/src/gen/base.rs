@@ -106,12 +106,16 @@ pub struct Base {
   /// counts as absent.
   pub traceparent: Option<String>,
   pub priority: Option<Priority>,
+  /// The caller's API key, which a server that was given a file of keys asks for; others do not look at it. Absent: the
+  /// call is refused with UNAUTHENTICATED there. Only `Health.check` never needs one. Keys are secrets: no server logs
+  /// them.
+  pub key: Option<String>,
   /// W3C Trace Context, as in the HTTP header of that name, at most 512 bytes. Only of use beside traceparent.
   pub tracestate: Option<String>,
 }
 
 impl Base {
-  pub fn new<F1, F2, F3, F4, F5, F6, F8>(request_id: F1, caller: F2, call_id: F3, timeout_ms: F4, traceparent: F5, priority: F6, tracestate: F8) -> Base where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<::bytes::Bytes>>, F4: Into<Option<i32>>, F5: Into<Option<String>>, F6: Into<Option<Priority>>, F8: Into<Option<String>> {
+  pub fn new<F1, F2, F3, F4, F5, F6, F7, F8>(request_id: F1, caller: F2, call_id: F3, timeout_ms: F4, traceparent: F5, priority: F6, key: F7, tracestate: F8) -> Base where F1: Into<Option<String>>, F2: Into<Option<String>>, F3: Into<Option<::bytes::Bytes>>, F4: Into<Option<i32>>, F5: Into<Option<String>>, F6: Into<Option<Priority>>, F7: Into<Option<String>>, F8: Into<Option<String>> {
     Base {
       request_id: request_id.into(),
       caller: caller.into(),
@@ -119,6 +123,7 @@ impl Base {
       timeout_ms: timeout_ms.into(),
       traceparent: traceparent.into(),
       priority: priority.into(),
+      key: key.into(),
       tracestate: tracestate.into(),
     }
   }
@@ -133,6 +138,7 @@ impl TSerializable for Base {
     let mut f_4: Option<i32> = None;
     let mut f_5: Option<String> = None;
     let mut f_6: Option<Priority> = None;
+    let mut f_7: Option<String> = None;
     let mut f_8: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
@@ -165,6 +171,10 @@ impl TSerializable for Base {
           let val = Priority::read_from_in_protocol(i_prot)?;
           f_6 = Some(val);
         },
+        7 => {
+          let val = i_prot.read_string()?;
+          f_7 = Some(val);
+        },
         8 => {
           let val = i_prot.read_string()?;
           f_8 = Some(val);
@@ -183,6 +193,7 @@ impl TSerializable for Base {
       timeout_ms: f_4,
       traceparent: f_5,
       priority: f_6,
+      key: f_7,
       tracestate: f_8,
     };
     Ok(ret)
@@ -218,6 +229,11 @@ impl TSerializable for Base {
     if let Some(ref fld_var) = self.priority {
       o_prot.write_field_begin(&::wire::field(TType::I32, 6))?;
       fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.key {
+      o_prot.write_field_begin(&::wire::field(TType::String, 7))?;
+      o_prot.write_string(fld_var)?;
       o_prot.write_field_end()?
     }
     if let Some(ref fld_var) = self.tracestate {

@@ -16,7 +16,7 @@ fn picture(name: &str) -> Bytes {
     std::fs::read(repository().join("models/testdata").join(name)).unwrap().into()
 }
 
-fn classify(request_id: &str) -> ClassifyRequest {
+pub(crate) fn classify(request_id: &str) -> ClassifyRequest {
     ClassifyRequest {
         base: Some(Base { request_id: Some(request_id.to_owned()), ..Base::default() }),
         model: Some("mnist".to_owned()),
@@ -26,7 +26,7 @@ fn classify(request_id: &str) -> ClassifyRequest {
 }
 
 #[track_caller]
-fn fault<R: std::fmt::Debug>(answer: Answer<R>) -> Fault {
+pub(crate) fn fault<R: std::fmt::Debug>(answer: Answer<R>) -> Fault {
     answer.unwrap().unwrap_err()
 }
 
@@ -181,7 +181,7 @@ fn cancelling_what_is_not_there_is_answered_with_silence() {
 
 /// A call that takes long where one thread decodes the pictures of all, and is sent in no time however busy the machine is: each
 /// picture has 16 million grey pixels in 21 KB.
-fn slow(request_id: &str) -> ClassifyRequest {
+pub(crate) fn slow(request_id: &str) -> ClassifyRequest {
     let picture = Bytes::from_static(include_bytes!("slow.png"));
     let mut request = ClassifyRequest { images: Some(vec![picture; 3]), ..classify(request_id) };
     request.base.as_mut().unwrap().timeout_ms = Some(300_000);

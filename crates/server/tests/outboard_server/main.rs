@@ -5,5 +5,6 @@
 mod calls;
 mod chat;
 mod embed;
+mod keys;
 mod program;
 mod settings;

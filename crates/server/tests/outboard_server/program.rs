@@ -40,6 +40,11 @@ impl Running {
         Self::serving(TempDir::new().unwrap(), &["--only", "mnist"], settings)
     }
 
+    /// The same; its operator's listener takes connections from everywhere.
+    pub(crate) fn start_everywhere(settings: &[&str]) -> Self {
+        Self::listening(TempDir::new().unwrap(), "0.0.0.0", &["--only", "mnist"], settings)
+    }
+
     /// Serves a tiny language model, with this `model.toml`, under the name `talk`.
     pub(crate) fn with_chat(model: &str, toml: &str, settings: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
@@ -69,8 +74,12 @@ impl Running {
     }
 
     fn serving(folder: TempDir, arguments: &[&str], settings: &[&str]) -> Self {
+        Self::listening(folder, "127.0.0.1", arguments, settings)
+    }
+
+    fn listening(folder: TempDir, admin: &str, arguments: &[&str], settings: &[&str]) -> Self {
         // Ports that were free a moment ago, held together so that they differ.
-        let holders = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+        let holders = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind((admin, 0)).unwrap()];
         let [thrift, admin] = holders.each_ref().map(|holder| holder.local_addr().unwrap().to_string());
         drop(holders);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
