@@ -44,6 +44,18 @@ fn vectors_have_openais_form() {
     );
 }
 
+/// All users of a gateway shared one caller's room at the server.
+#[test]
+fn the_servers_can_tell_whose_texts_they_are() {
+    let (server, gateway) = both();
+    let body = json!({"model": "good", "input": "abc"}).to_string();
+    for caller in ["192.0.2.7", "192.0.2.8"] {
+        let headers = [JSON, ("x-real-ip", caller)];
+        assert_eq!(ask(&gateway.address, "POST", EMBEDDINGS, &headers, body.as_bytes()).status, 200);
+    }
+    assert_eq!(server.embedders(), ["gateway for anonymous@192.0.2.7", "gateway for anonymous@192.0.2.8"]);
+}
+
 #[test]
 fn many_numbers_are_whole_and_in_order() {
     let (_server, gateway) = both();

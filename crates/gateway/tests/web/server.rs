@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     stopped: Mutex<usize>,
     /// Calls of `embed` for `held` that have begun.
     held: Mutex<usize>,
+    /// Who the texts were said to be of.
+    embedders: Mutex<Vec<String>>,
     /// Ids of calls that were cancelled.
     cancelled: Mutex<Vec<Vec<u8>>>,
     cancel: Notify,
@@ -102,6 +104,8 @@ impl idl::Inference for Behaviour {
             (None, Some(tokens)) => tokens.iter().map(|one| one.ids.iter().flatten().count()).collect(),
             (None, None) => Vec::new(),
         };
+        let caller = request.base.as_ref().and_then(|base| base.caller.clone());
+        self.0.embedders.lock().expect("no panic").extend(caller);
         if request.model.as_deref() == Some("held") {
             *self.0.held.lock().expect("no panic") += 1;
             self.0.release.notified().await;
@@ -271,6 +275,11 @@ impl FakeServer {
 
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.seen.arrived.lock().expect("no panic").clone()
+    }
+
+    /// Who the texts were said to be of, in order.
+    pub(crate) fn embedders(&self) -> Vec<String> {
+        self.seen.embedders.lock().expect("no panic").clone()
     }
 
     /// Texts that wait for [`FakeServer::release`].
