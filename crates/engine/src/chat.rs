@@ -230,7 +230,8 @@ fn submit(
         return Err(Fault::too_large(message).with_param(input));
     }
     let refused = |refusal| speaker.refusal(refusal, model, input);
-    speaker.generator.prepare(&ask.format, deadline.instant()).map_err(refused)?;
+    let owner = Owner(speaker.owners.hash_one(&ask.owner));
+    speaker.generator.prepare(owner, &ask.format, deadline.instant()).map_err(refused)?;
     let request = Request {
         prompt,
         max_tokens: plan.max_tokens.unwrap_or(context - prompt_tokens),
@@ -238,7 +239,7 @@ fn submit(
         stops: ask.stops,
         format: ask.format,
         logprobs: plan.logprobs,
-        owner: Owner(speaker.owners.hash_one(&ask.owner)),
+        owner,
     };
     // Bounded by what the answers can have: their tokens fit the context.
     let (send, events) = unbounded_channel();

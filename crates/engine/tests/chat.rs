@@ -281,6 +281,31 @@ fn health(engine: &Engine) {
     assert_eq!((health.status, health.live, health.models[0].waiting), (Status::Serving, true, 0));
 }
 
+/// Every core waited for the compiler, and plain chats waited for the cores.
+#[tokio::test]
+async fn schemas_that_are_compiled_keep_no_plain_chat_waiting() {
+    let (_house, model) = two_slots().await;
+    // Each takes the compiler a while, and none is known from another.
+    let schema = |at: usize| format!("{{\"multipleOf\": 19997, \"description\": \"{at}\"}}");
+    let compiled = |at: usize| {
+        let (model, format) = (Arc::clone(&model), Format::JsonSchema(schema(at)));
+        let asked = Ask { format, owner: at.to_string(), ..prompt("Once", 1) };
+        tokio::spawn(async move { model.chat(asked, patient()).await.map(drop) })
+    };
+    let many: Vec<_> = (0..12).map(compiled).collect();
+    // They are all on their way before it.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask(&model, prompt("Once", 1)).await.len(), 1);
+    let left = many.iter().filter(|one| !one.is_finished()).count();
+    assert!(left > 8, "{left} of 12 are still compiled");
+    for one in many {
+        // A slow machine may have no time for the last ones.
+        drop(one.await.expect("it does not panic"));
+    }
+}
+
 #[tokio::test]
 async fn a_turn_that_does_not_end_is_trouble() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -6,7 +6,8 @@
 //! whole JSON that the schema allows; an end token comes only there.
 //! Leaves to `llguidance`: what of JSON Schema there is, and the masks. A keyword that it does not keep is refused by name.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,7 @@ use serde_json::Value;
 use crate::generator::Tokens;
 use crate::multiples;
 use crate::request::Refusal;
+use crate::slots::Owner;
 
 /// The form of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Schemas that may wait for the compiler.
 const WAITING: usize = 32;
+
+/// ... and those of one owner: the others' turns come soon enough.
+const WAITING_OF_ONE: usize = WAITING / 2;
 
 /// Compiled grammars that are kept: those of an application come again and again.
 const KEPT: usize = 32;
@@ -73,6 +78,24 @@ struct Asked {
 pub(crate) struct Grammars {
     asked: SyncSender<Asked>,
     kept: Arc<Mutex<VecDeque<(Format, Grammar)>>>,
+    waiting: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+/// A schema of an owner that waits, until dropped.
+struct Waiting<'a> {
+    all: &'a Mutex<HashMap<Owner, usize>>,
+    owner: Owner,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut waiting) = self.all.lock().entry(self.owner) {
+            *waiting.get_mut() -= 1;
+            if *waiting.get() == 0 {
+                waiting.remove();
+            }
+        }
+    }
 }
 
 impl Grammars {
@@ -95,11 +118,11 @@ impl Grammars {
             }
         };
         std::thread::Builder::new().name("grammars".to_owned()).stack_size(STACK).spawn(run)?;
-        Ok(Self { asked, kept: Arc::default() })
+        Ok(Self { asked, kept: Arc::default(), waiting: Arc::default() })
     }
 
     /// The grammar of a format; none for text. Waits for the compiler, no longer than `until`.
-    pub(crate) fn of(&self, format: &Format, until: Option<Instant>) -> Result<Option<Grammar>, Refusal> {
+    pub(crate) fn of(&self, owner: Owner, format: &Format, until: Option<Instant>) -> Result<Option<Grammar>, Refusal> {
         if *format == Format::Text {
             return Ok(None);
         }
@@ -111,6 +134,7 @@ impl Grammars {
         if let Some(grammar) = self.kept(format) {
             return Ok(Some(grammar));
         }
+        let _waiting = self.wait(owner)?;
         let (reply, compiled): (Reply, Receiver<_>) = sync_channel(1);
         let (behind, begun) = (Instant::now() + PATIENCE, Arc::new(OnceLock::new()));
         let turn = until.map_or(behind, |until| until.min(behind));
@@ -126,6 +150,19 @@ impl Grammars {
         kept.truncate(KEPT - 1);
         kept.push_front((format.clone(), grammar.fresh()));
         Ok(Some(grammar))
+    }
+
+    /// One more of this owner's.
+    fn wait(&self, owner: Owner) -> Result<Waiting<'_>, Refusal> {
+        let mut all = self.waiting.lock();
+        let waiting = all.entry(owner).or_default();
+        if *waiting >= WAITING_OF_ONE {
+            return Err(Refusal::Compiler(format!(
+                "{WAITING_OF_ONE} schemas of this caller wait to be compiled already, the rest is for others"
+            )));
+        }
+        *waiting += 1;
+        Ok(Waiting { all: &self.waiting, owner })
     }
 
     fn kept(&self, format: &Format) -> Option<Grammar> {
@@ -287,6 +324,20 @@ mod tests {
         assert!(matches!(told(false, None), Refusal::Compiler(_)));
         assert!(matches!(told(true, Some(later)), Refusal::Format(reason) if reason.contains("not compiled")));
         assert_eq!([told(false, Some(now)), told(true, Some(now))], [Refusal::Late, Refusal::Late]);
+    }
+
+    #[test]
+    fn one_owners_schemas_leave_room_for_those_of_others() {
+        // Nobody compiles: what is asked for only waits.
+        let (asked, _asks) = sync_channel(WAITING);
+        let grammars = Grammars { asked, kept: Arc::default(), waiting: Arc::default() };
+        let many: Vec<_> = (0..WAITING_OF_ONE).map(|_| grammars.wait(Owner(1)).expect("there is room")).collect();
+        let Err(refused) = grammars.of(Owner(1), &Format::Json, Some(Instant::now())) else { panic!("one too many") };
+        assert!(matches!(&refused, Refusal::Compiler(reason) if reason.contains("of this caller")), "{refused}");
+        let Err(refused) = grammars.of(Owner(2), &Format::Json, Some(Instant::now())) else { panic!("who compiled?") };
+        assert_eq!(refused, Refusal::Late, "it waited");
+        drop(many);
+        assert!(grammars.waiting.lock().is_empty(), "nothing is left of those that have gone");
     }
 
     #[test]

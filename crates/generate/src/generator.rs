@@ -165,8 +165,8 @@ impl Generator {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn prepare(&self, format: &Format, until: Instant) -> Result<(), Refusal> {
-        self.grammars.of(format, Some(until)).map(drop)
+    pub fn prepare(&self, owner: Owner, format: &Format, until: Instant) -> Result<(), Refusal> {
+        self.grammars.of(owner, format, Some(until)).map(drop)
     }
 
     /// Takes a request, or refuses it at once. Events go to `sink` from the generator's thread, which must not be held up.
@@ -200,7 +200,7 @@ impl Generator {
         if prompt.saturating_add(answer) > self.context {
             return Err(Refusal::TooLong { prompt, answer, context: self.context });
         }
-        let grammar = self.grammars.of(&request.format, None)?;
+        let grammar = self.grammars.of(request.owner, &request.format, None)?;
         Ok(Arrived { request, grammar, sink, left: Arc::default(), since: Instant::now() })
     }
 
