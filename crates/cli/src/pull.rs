@@ -175,9 +175,12 @@ fn list(hub: &Hub, wanted: &Wanted<'_>) -> Result<Listing, Failure> {
 /// The files of the model, by their places in its folder.
 fn choose<'l>(listing: &'l Listing, wanted: &Wanted<'_>) -> Result<BTreeMap<PathBuf, &'l Listed>, Failure> {
     let no = |reason: String| Failure::new(NO, format!("{} {reason}", wanted.repository));
+    // What has another name is nothing that belongs to a model; names become paths, and stand on people's terminals.
+    let safe = |file: &&Listed| file.rfilename.split('/').all(|part| ModelName::parse(part).is_ok());
+    let siblings: Vec<&Listed> = listing.siblings.iter().filter(safe).collect();
     // Where the graphs lie: below `onnx` in most repositories, at the top in some.
     let graphs = |folder: &'static str| {
-        listing.siblings.iter().filter_map(move |file| {
+        siblings.iter().filter_map(move |file| {
             let variant = file.rfilename.strip_prefix(folder)?.strip_prefix("model")?.strip_suffix(".onnx")?;
             if variant.is_empty() { Some("") } else { variant.strip_prefix('_') }
         })
@@ -214,10 +217,9 @@ fn choose<'l>(listing: &'l Listing, wanted: &Wanted<'_>) -> Result<BTreeMap<Path
             // How sentence-transformers keeps the parts of a model.
             Some((part, file)) => file == "config.json" && part.starts_with(|first: char| first.is_ascii_digit()),
         };
-        let safe = name.split('/').all(|part| ModelName::parse(part).is_ok());
-        (belongs && safe).then(|| PathBuf::from(name))
+        belongs.then(|| PathBuf::from(name))
     };
-    let files: BTreeMap<_, _> = listing.siblings.iter().filter_map(|file| Some((place(file)?, file))).collect();
+    let files: BTreeMap<_, _> = siblings.iter().filter_map(|file| Some((place(file)?, *file))).collect();
     match files.values().find(|file| file.lfs.is_none() && file.blob.is_none()) {
         Some(file) => {
             Err(no(format!("is listed with no checksum for {}: what comes could not be checked", file.rfilename)))

@@ -22,6 +22,9 @@ use crate::exit::{Failure, NO, UNREACHABLE};
 /// Attempts at one file, each of which goes on where the one before stopped.
 const ATTEMPTS: u32 = 4;
 
+/// A hub that says nothing for so long is not waited for: an attempt at a file is over, and goes on where it stopped.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The hub of the environment.
 pub(super) struct Hub {
     /// Without a slash at its end.
@@ -41,16 +44,18 @@ impl Hub {
     pub(super) fn from_env() -> Self {
         let endpoint = env::var("HF_ENDPOINT").unwrap_or_else(|_| "https://huggingface.co".to_owned());
         let token = env::var("HF_TOKEN").ok().map(|token| token.trim().to_owned());
+        Self::new(&endpoint, token.filter(|token| !token.is_empty()), PATIENCE)
+    }
+
+    fn new(endpoint: &str, token: Option<String>, patience: Duration) -> Self {
         let agent = Agent::config_builder()
             .user_agent(concat!("outboard/", env!("CARGO_PKG_VERSION")))
             // A renamed repository is a redirect of the same host; large files lie with others.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(patience))
+            .timeout_per_read(Some(patience))
             .build();
-        Self {
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: token.filter(|token| !token.is_empty()),
-            agent: agent.into(),
-        }
+        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), token, agent: agent.into() }
     }
 
     fn get(&self, path: &str) -> RequestBuilder<WithoutBody> {
@@ -162,5 +167,34 @@ fn bar(name: &str, size: Option<u64>) -> ProgressBar {
     match ProgressStyle::with_template("{msg} [{elapsed_precise}] [{wide_bar}] {bytes}/{total_bytes} ({eta})") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// It was waited for without an end.
+    #[test]
+    fn a_hub_that_falls_silent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let hub = Hub::new(&address, None, Duration::from_millis(50));
+        // Until the end of the test: first nothing at all, then the beginning of a body.
+        let silent = std::thread::spawn(move || {
+            let first = listener.accept().expect("a client").0;
+            let mut second = listener.accept().expect("a client").0;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
+            second.write_all(head).expect("the client reads");
+            (first, second)
+        });
+        for _ in 0..2 {
+            let failure = hub.list("o/m", "main").expect_err("nothing comes");
+            assert_eq!(failure.status, UNREACHABLE, "{}", failure.message);
+        }
+        drop(silent.join());
     }
 }

@@ -64,6 +64,8 @@ impl Hub {
             ("onnx/model_q4.onnx", vec![4; 200_000]),
             ("onnx/model_q4.onnx_data", vec![5; 400_000]),
             ("onnx/model_fp16.onnx", vec![6; 100_000]),
+            // It would clear the terminal of who is told which variants there are.
+            ("onnx/model_\u{1b}[2J.onnx", vec![6; 100]),
             ("../outside.json", b"{}".to_vec()),
             ("pytorch_model.bin", vec![7; 1000]),
         ];
