@@ -51,7 +51,11 @@ struct Sampling {
   7: optional double frequency_penalty,
   /** Added to the logits of these tokens. -100 to 100. At most 300 entries. */
   8: optional map<i32, double> logit_bias,
-  /** Same seed, same request, same model version: same tokens, whatever else the server does. Absent: random. */
+  /**
+   * Same seed, same request, same model version: same tokens, whatever else the server does - as far as the model gives the same
+   * numbers. One with 32-bit weights on a CPU does; one with 8-bit weights, or on a GPU, can come to other tokens when more or
+   * less of the prompt is in the cache. Absent: random.
+   */
   9: optional i64 seed,
 }
 

@@ -250,7 +250,9 @@ pub struct Sampling {
   pub frequency_penalty: Option<OrderedFloat<f64>>,
   /// Added to the logits of these tokens. -100 to 100. At most 300 entries.
   pub logit_bias: Option<BTreeMap<i32, OrderedFloat<f64>>>,
-  /// Same seed, same request, same model version: same tokens, whatever else the server does. Absent: random.
+  /// Same seed, same request, same model version: same tokens, whatever else the server does - as far as the model gives the same
+  /// numbers. One with 32-bit weights on a CPU does; one with 8-bit weights, or on a GPU, can come to other tokens when more or
+  /// less of the prompt is in the cache. Absent: random.
   pub seed: Option<i64>,
 }
 
