@@ -49,8 +49,8 @@ impl Traces {
     /// # Errors
     /// One sentence when the settings cannot be used.
     pub fn start(settings: &Settings, program: &str, version: &str, metrics: &Metrics) -> Result<Self, String> {
-        settings.check()?;
-        let outbox = match settings.collector()? {
+        settings.check().map_err(|error| error.to_string())?;
+        let outbox = match settings.collector().map_err(|error| error.to_string())? {
             None => None,
             Some(address) => Some(Arc::new(Outbox::open(address, settings, program, version, metrics)?)),
         };

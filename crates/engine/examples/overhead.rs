@@ -78,7 +78,11 @@ fn main() -> Result<(), Error> {
                     let (mut count, mut rows) = (0_u64, 0);
                     while begin.elapsed() < time {
                         let now = Instant::now();
-                        let call = CallScope { received: now, deadline: Deadline::after(now, Duration::from_secs(60)) };
+                        let call = CallScope {
+                            received: now,
+                            deadline: Deadline::after(now, Duration::from_secs(60)),
+                            trace: None,
+                        };
                         let options = ClassifyOptions { top_k: 5, preview_px: 0 };
                         let done = model.classify(vec![picture.clone()], options, call).await?;
                         count += 1;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fault::Fault;
 use futures_util::future::try_join_all;
-use units::{Deadline, ModelName};
+use units::{ModelName, TraceParent};
 use vision::Recipe;
 
 use crate::decoding::{Decoded, Held, Prepared, prepare};
@@ -59,7 +59,7 @@ struct Group<'a> {
     /// The call has more than one picture.
     many: bool,
     options: ClassifyOptions,
-    deadline: Deadline,
+    call: CallScope,
     promise: Promise,
     room: Held,
 }
@@ -71,6 +71,8 @@ struct Part {
     queue: Duration,
     run: Duration,
     batch_rows: usize,
+    began: Instant,
+    batch: Option<TraceParent>,
     ended: Instant,
 }
 
@@ -108,8 +110,8 @@ impl Model {
         let room = room.inspect_err(|fault| self.note(fault))?;
         let groups = promises.into_iter().map(|(first, promise)| {
             let pictures = pictures.by_ref().take(together).collect();
-            let (deadline, room) = (call.deadline, Arc::clone(&room));
-            self.group(Group { serving, recipe, pictures, first, many, options, deadline, promise, room })
+            let room = Arc::clone(&room);
+            self.group(Group { serving, recipe, pictures, first, many, options, call, promise, room })
         });
         // One after the other is decoded and queued; while one runs, the next is decoded. The first failure withdraws all.
         let parts = try_join_all(groups.collect::<Vec<_>>()).await?;
@@ -117,7 +119,14 @@ impl Model {
         self.observer().phase(Phase::Decode, decode);
         let mut timing = Timing { decode, total: call.received.elapsed(), ..Timing::default() };
         if let Some(last) = parts.iter().max_by_key(|part| part.ended) {
-            timing = Timing { queue: last.queue, run: last.run, batch_rows: last.batch_rows, ..timing };
+            timing = Timing {
+                queue: last.queue,
+                run: last.run,
+                batch_rows: last.batch_rows,
+                began: Some(last.began),
+                batch: last.batch,
+                ..timing
+            };
         }
         Ok(Classified { results: parts.into_iter().flat_map(|part| part.results).collect(), timing })
     }
@@ -144,14 +153,14 @@ impl Model {
     }
 
     async fn group(&self, group: Group<'_>) -> Result<Part, Fault> {
-        let Group { serving, recipe, pictures, first, many, options, deadline, promise, room } = group;
+        let Group { serving, recipe, pictures, first, many, options, call, promise, room } = group;
         let (begin, each, rows) = (Instant::now(), recipe.row_elements(), pictures.len());
         let mut data = serving.buffers().take(rows * each);
         let mut seen = Vec::with_capacity(rows);
         for (at, picture) in pictures.into_iter().enumerate() {
             let header = picture.header;
             let range = at * each..(at + 1) * each;
-            let decoded = self.decoders().row(picture, recipe, options.preview_px, data, range, deadline).await;
+            let decoded = self.decoders().row(picture, recipe, options.preview_px, data, range, call.deadline).await;
             let decoded = decoded.inspect_err(|fault| self.note(fault));
             let Decoded { data: written, preview } = decoded.map_err(|fault| name_picture(fault, many, first + at))?;
             data = written;
@@ -160,8 +169,8 @@ impl Model {
         let decode = begin.elapsed();
         let want = Want::Best { top_k: options.top_k, activation: self.activation() };
         let work = Work::Rows { data: Floats::Made(data), want, _room: Some(room) };
-        let answer = serving.lane().submit(work, rows, serving.joins(), deadline, Some(promise)).await?;
-        let Answer { outcome, queue, run, batch_rows, lonely } = answer;
+        let answer = serving.lane().submit(work, rows, serving.joins(), call, Some(promise)).await?;
+        let Answer { outcome, queue, run, batch_rows, began, batch, lonely } = answer;
         let outcome = outcome.map_err(|error| fault_of(error, self.name(), run, lonely))?;
         let Outcome::Best(best) = outcome else { return Err(lost(self.name())) };
         let mut results = Vec::with_capacity(rows);
@@ -174,7 +183,7 @@ impl Model {
         if results.len() < rows {
             return Err(lost(self.name()));
         }
-        Ok(Part { results, decode, queue, run, batch_rows, ended: Instant::now() })
+        Ok(Part { results, decode, queue, run, batch_rows, began, batch, ended: Instant::now() })
     }
 
     /// Counts what ended before the queue was reached.

@@ -184,14 +184,21 @@ impl Model {
                 let waited = since.elapsed();
                 let work = Work::Texts { texts: group.texts, finish };
                 let joins = embedder.form.joins;
-                let answer = serving.lane().submit(work, group.pieces, joins, call.deadline, None).await?;
+                let answer = serving.lane().submit(work, group.pieces, joins, call, None).await?;
                 Ok::<_, Fault>((group.places, answer, waited, Instant::now()))
             }
         });
         let parts = try_join_all(runs.collect::<Vec<_>>()).await?;
         let mut timing = Timing { decode, ..Timing::default() };
         if let Some((_, last, waited, _)) = parts.iter().max_by_key(|(.., ended)| *ended) {
-            timing = Timing { queue: *waited + last.queue, run: last.run, batch_rows: last.batch_rows, ..timing };
+            timing = Timing {
+                queue: *waited + last.queue,
+                run: last.run,
+                batch_rows: last.batch_rows,
+                began: Some(last.began),
+                batch: last.batch,
+                ..timing
+            };
         }
         let each = dimensions * size_of::<f32>();
         let mut vectors = vec![0; count * each];

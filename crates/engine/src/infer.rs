@@ -41,13 +41,15 @@ impl Model {
             }
             None => (Work::Tensors { inputs, outputs }, 1, false),
         };
-        let answer = serving.lane().submit(work, rows, joins, call.deadline, None).await?;
+        let answer = serving.lane().submit(work, rows, joins, call, None).await?;
         let timing = Timing {
             decode: Duration::ZERO,
             queue: answer.queue,
             run: answer.run,
             total: call.received.elapsed(),
             batch_rows: answer.batch_rows,
+            began: Some(answer.began),
+            batch: answer.batch,
         };
         match answer.outcome.map_err(|error| fault_of(error, self.name(), answer.run, answer.lonely))? {
             Outcome::Tensors(outputs) => Ok(Inferred { outputs, timing }),

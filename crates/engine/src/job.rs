@@ -1,11 +1,12 @@
 //! Work on its way through the queue to a worker, and the answer on its way back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model_store::Activation;
 use runtime::{RunError, Tensor};
 use tokio::sync::oneshot;
+use units::TraceParent;
 
 use crate::decoding::Held;
 use crate::embed::Finish;
@@ -87,6 +88,10 @@ pub(crate) struct Answer {
     pub(crate) queue: Duration,
     pub(crate) run: Duration,
     pub(crate) batch_rows: usize,
+    /// When the run began.
+    pub(crate) began: Instant,
+    /// The run's own span.
+    pub(crate) batch: Option<TraceParent>,
     /// Nothing else ran in the process, neither in the same run nor beside it.
     pub(crate) lonely: bool,
 }
@@ -95,6 +100,8 @@ pub(crate) struct Answer {
 pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) reply: oneshot::Sender<Answer>,
+    /// The span of its call.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 #[cfg(test)]

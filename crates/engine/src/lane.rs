@@ -12,8 +12,9 @@ use scheduler::{Curve, Entry, Limits, Next, Queue, Refusal, Ticket};
 use tokio::sync::oneshot;
 use units::Deadline;
 
+use crate::CallScope;
 use crate::job::{Answer, Job, Work};
-use crate::observe::{Event, Observe, Phase};
+use crate::observe::{Event, Observe, Phase, Ran};
 
 /// A run in progress.
 pub(crate) struct Running {
@@ -129,10 +130,11 @@ impl Lane {
         work: Work,
         rows: usize,
         joins: bool,
-        deadline: Deadline,
+        call: CallScope,
         promise: Option<Promise>,
     ) -> Result<Answer, Fault> {
         let (reply, answer) = oneshot::channel();
+        let deadline = call.deadline;
         let pushed = {
             let mut inside = self.inside.lock();
             let promised = promise.map(|mut promise| std::mem::take(&mut promise.rows));
@@ -140,7 +142,7 @@ impl Lane {
                 inside.queue.release(promised.unwrap_or_default());
                 return Err(Fault::unavailable("the model is draining").with_retry_after(Duration::from_secs(1)));
             }
-            let (job, now) = (Job { work, reply }, Instant::now());
+            let (job, now) = (Job { work, reply, trace: call.trace }, Instant::now());
             match promised {
                 Some(_) => inside.queue.redeem(job, rows, joins, deadline.instant(), now),
                 None => inside.queue.push(job, rows, joins, deadline.instant(), now),
@@ -263,6 +265,11 @@ impl Lane {
         self.observer.phase(Phase::Run, took);
     }
 
+    /// The same run for the traces of its calls.
+    pub(crate) fn traced(&self, ran: Ran<'_>) {
+        self.observer.ran(ran);
+    }
+
     pub(crate) fn waited(&self, queue: Duration) {
         self.observer.phase(Phase::Queue, queue);
     }
@@ -326,8 +333,13 @@ mod tests {
         Work::Tensors { inputs: Vec::new(), outputs: Vec::new() }
     }
 
-    fn soon() -> Deadline {
-        Deadline::after(tokio::time::Instant::now().into_std(), Duration::from_secs(60))
+    fn within(time: Duration) -> CallScope {
+        let now = tokio::time::Instant::now().into_std();
+        CallScope { received: now, deadline: Deadline::after(now, time), trace: None }
+    }
+
+    fn soon() -> CallScope {
+        within(Duration::from_secs(60))
     }
 
     fn answer(lane: &Lane, batch: Batch) {
@@ -341,6 +353,8 @@ mod tests {
                 queue: Duration::ZERO,
                 run: Duration::ZERO,
                 batch_rows,
+                began: Instant::now(),
+                batch: None,
                 lonely: true,
             });
         }
@@ -381,8 +395,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_caller_of_a_run_learns_of_its_deadline_at_its_own_moment() {
         let lane = lane(Curve::default());
-        let now = tokio::time::Instant::now().into_std();
-        let short = Deadline::after(now, Duration::from_millis(50));
+        let short = within(Duration::from_millis(50));
         let mut early = Box::pin(lane.submit(work(), 1, true, short, None));
         let mut late = Box::pin(lane.submit(work(), 1, true, soon(), None));
         assert!((&mut early).now_or_never().is_none() && (&mut late).now_or_never().is_none());
@@ -397,29 +410,29 @@ mod tests {
     #[tokio::test]
     async fn a_promise_holds_its_room_until_it_is_kept_or_dropped() {
         let lane = lane(Curve::default());
-        let promise = lane.promise(3, soon()).expect("room");
+        let promise = lane.promise(3, soon().deadline).expect("room");
         let full = lane.submit(work(), 2, true, soon(), None).await.err().expect("three rows are promised");
         assert_eq!(full.kind, fault::Kind::Overloaded);
         assert!(full.retry_after.is_some());
         let mut kept = Box::pin(lane.submit(work(), 3, true, soon(), Some(promise)));
         assert!((&mut kept).now_or_never().is_none());
         drop(kept);
-        drop(lane.promise(4, soon()).expect("all is free"));
-        assert!(lane.promise(4, soon()).is_ok(), "a promise that was dropped holds nothing");
+        drop(lane.promise(4, soon().deadline).expect("all is free"));
+        assert!(lane.promise(4, soon().deadline).is_ok(), "a promise that was dropped holds nothing");
     }
 
     #[tokio::test]
     async fn a_promise_of_more_than_the_queue_holds_is_kept_in_parts() {
         let lane = lane(Curve::default());
-        let mut whole = lane.promise(10, soon()).expect("nothing else is there");
+        let mut whole = lane.promise(10, soon().deadline).expect("nothing else is there");
         let mut calls: Vec<_> =
             [4, 4, 2].map(|rows| Box::pin(lane.submit(work(), rows, true, soon(), Some(whole.split(rows))))).into();
         for call in &mut calls {
             assert!(call.now_or_never().is_none(), "it waits");
         }
-        assert!(lane.promise(1, soon()).is_err(), "ten rows wait");
+        assert!(lane.promise(1, soon().deadline).is_err(), "ten rows wait");
         drop((calls, whole));
-        assert!(lane.promise(4, soon()).is_ok(), "nothing is held any more");
+        assert!(lane.promise(4, soon().deadline).is_ok(), "nothing is held any more");
     }
 
     #[tokio::test]

@@ -39,13 +39,13 @@ pub use generate::{Load as ChatLoad, Timing as ChatTiming, Usage};
 pub use infer::Inferred;
 pub use model::{Description, Model};
 pub use model_store::Task;
-pub use observe::{Event, Observe, Phase, Silent};
+pub use observe::{Event, Observe, Phase, Ran, Silent};
 pub use settings::Settings;
 pub use state::State;
 
 use std::time::{Duration, Instant};
 
-use units::Deadline;
+use units::{Deadline, TraceParent};
 
 /// When a call began and when its answer is of no use any more.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,8 @@ pub struct CallScope {
     pub received: Instant,
     /// The answer is of no use after this.
     pub deadline: Deadline,
+    /// The call's span, when spans are told of it.
+    pub trace: Option<TraceParent>,
 }
 
 /// Where the time of a call went. Queue, run and rows are those of the run that ended last.
@@ -69,4 +71,8 @@ pub struct Timing {
     pub total: Duration,
     /// Rows in the run.
     pub batch_rows: usize,
+    /// When the run began; none of a call that has not come so far.
+    pub began: Option<Instant>,
+    /// The run's own span, when spans are told of one of its calls.
+    pub batch: Option<TraceParent>,
 }

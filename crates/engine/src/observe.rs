@@ -1,6 +1,8 @@
 //! What happens inside, for metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use units::TraceParent;
 
 /// A stretch of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,21 @@ pub enum Event {
     Stopped,
 }
 
+/// A run with calls in it of which spans are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran<'a> {
+    /// Its own span.
+    pub own: TraceParent,
+    /// Those of the calls, the first of which it is a part of. Never empty.
+    pub calls: &'a [TraceParent],
+    /// When it began.
+    pub began: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// How many rows it had, those of other calls included.
+    pub rows: usize,
+}
+
 /// Takes what happens to one model. Called on hot paths: must be quick.
 pub trait Observe: Send + Sync + 'static {
     /// A stretch was passed.
@@ -48,6 +65,8 @@ pub trait Observe: Send + Sync + 'static {
     fn rows(&self, rows: usize);
     /// Something happened.
     fn event(&self, event: Event);
+    /// A run with traced calls in it has ended. Only called for such.
+    fn ran(&self, _ran: Ran<'_>) {}
 }
 
 /// Takes no notice.

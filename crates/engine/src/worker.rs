@@ -9,12 +9,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use runtime::{DType, RowsOut, RunError, Session, Stop, Tensor};
 use scheduler::Entry;
+use units::TraceParent;
 
 use crate::buffers::Buffers;
 use crate::decoding::Decoders;
 use crate::embed::Form;
 use crate::job::{Answer, Floats, Job, Outcome, Want, Work};
 use crate::lane::{Batch, Lane};
+use crate::observe::Ran;
 use crate::scores;
 
 /// The shape of a model's one float input, for batches.
@@ -96,7 +98,8 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
             None => Err(RunError::Failed("the model takes no rows".to_owned())),
         },
     }));
-    let took = begin.elapsed();
+    let ended = Instant::now();
+    let took = ended - begin;
     let ran = ran.unwrap_or_else(|_| Err(RunError::Failed("the run panicked".to_owned())));
     let tickets: Vec<_> = entries.iter().map(|entry| entry.ticket).collect();
     // The curve is that of rows in the narrow session; tensors of any size count as one row and say nothing about it.
@@ -104,6 +107,7 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     let items = entries.iter().map(|entry| entry.payload.work.items(entry.rows)).sum();
     // Before the answers leave: whoever has one must find the books in order.
     crew.lane.done(&tickets, rows, items, took, ran.is_ok() && narrow && of_rows);
+    let batch = traced(crew, &entries, begin, ended, items);
     let lonely = alone && entries.len() == 1;
     let mut outcomes = match ran {
         Ok(outcomes) => outcomes,
@@ -112,14 +116,24 @@ fn run(crew: &Crew, session: &mut Session, batch: Batch, alone: bool, gathered: 
     .into_iter();
     for entry in entries {
         let outcome = outcomes.next().unwrap_or_else(|| Err(RunError::Failed("an answer is missing".to_owned())));
-        let answer = Answer { outcome, queue: begin - entry.since, run: took, batch_rows: items, lonely };
-        let Job { work, reply } = entry.payload;
+        let answer =
+            Answer { outcome, queue: begin - entry.since, run: took, batch_rows: items, began: begin, batch, lonely };
+        let Job { work, reply, .. } = entry.payload;
         if let Work::Rows { data: Floats::Made(data), .. } = work {
             crew.buffers.give(data);
         }
         // An error here means that the caller has gone.
         let _ = reply.send(answer);
     }
+}
+
+/// Tells of a run in which calls of traces took part; it has a span of its own then.
+fn traced(crew: &Crew, entries: &[Entry<Job>], began: Instant, ended: Instant, rows: usize) -> Option<TraceParent> {
+    let traced = || entries.iter().filter_map(|entry| entry.payload.trace);
+    let own = traced().next()?.child();
+    let calls: Vec<TraceParent> = traced().collect();
+    crew.lane.traced(Ran { own, calls: &calls, began, ended, rows });
+    Some(own)
 }
 
 fn run_tensors(

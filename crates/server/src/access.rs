@@ -4,7 +4,6 @@
 //! that have none; a key is in no log. What a caller calls itself (`base.caller`) opens nothing.
 //! Not here: the file (`keys`), following it (`chassis`).
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,7 +11,7 @@ use chassis::keyring::Keyring;
 use fault::{Fault, Kind};
 use idl::base::Base;
 use keys::{Refusal, Scope};
-use rpc::{CallContext, Peer};
+use rpc::Peer;
 use units::CallerId;
 
 use crate::metrics::ServerMetrics;
@@ -21,23 +20,6 @@ use crate::metrics::ServerMetrics;
 pub(crate) struct Access {
     keyring: Option<Arc<Keyring>>,
     metrics: Arc<ServerMetrics>,
-}
-
-/// A call, and who made it.
-#[derive(Clone)]
-pub(crate) struct Call {
-    /// How it came.
-    pub(crate) context: CallContext,
-    /// The name of the key, or where it came from.
-    pub(crate) caller: CallerId,
-}
-
-impl Deref for Call {
-    type Target = CallContext;
-
-    fn deref(&self) -> &CallContext {
-        &self.context
-    }
 }
 
 /// Who may cancel a call: whoever has shown the same key, on any connection; without keys the connection that made it.

@@ -109,7 +109,7 @@ impl idl::Chat for Methods {
                 let ask = convert::ask(chat, owner)?;
                 let answers = model.chat(ask, scope).await?;
                 let opening = opening(model, &answers, &request_id);
-                let origin = Origin::new(&call, request_id.clone(), model.name().as_str(), self.requests);
+                let origin = Origin::new(self, &call, request_id.clone(), model.name().as_str());
                 Ok(self.chats.streams.open(opening, key, answers, origin, seat, hold))
             });
             let opening = stream.await?.opening.clone();

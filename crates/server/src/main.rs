@@ -10,12 +10,14 @@ mod metrics;
 mod record;
 mod service;
 mod settings;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use chassis::keyring::Keyring;
+use chassis::traces::Traces;
 use clap::Parser;
 use runtime::Runtime;
 use tracing::info;
@@ -129,7 +131,8 @@ async fn serve(
 ) -> Result<(), String> {
     let metrics = chassis::metrics::Metrics::new("outboard-server", env!("CARGO_PKG_VERSION"));
     logs.counted_in(&metrics);
-    let ours = ServerMetrics::new(&metrics, keyring.as_deref());
+    let traces = Traces::start(&settings.traces, "outboard-server", env!("CARGO_PKG_VERSION"), &metrics)?;
+    let ours = ServerMetrics::new(&metrics, keyring.as_deref(), traces.clone());
     let server = rpc::Server::bind(settings.listen, settings.rpc()).await;
     let server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
     let address = server.local_addr().map_err(|error| error.to_string())?;
@@ -151,6 +154,7 @@ async fn serve(
             deadline: settings.chat.deadline,
         },
         requests: settings.log.requests,
+        traces: traces.clone(),
         longest: settings.limits.longest_deadline,
         top_k: settings.limits.top_k,
         preview_px: settings.limits.preview_px,
@@ -176,6 +180,8 @@ async fn serve(
     handle.drained().await;
     serving.await.map_err(|error| format!("the listener ended: {error}"))?;
     engine.close();
+    // Nobody waits for this process any more but those who stop it, and these have a little patience.
+    traces.end();
     info!("drained");
     Ok(())
 }

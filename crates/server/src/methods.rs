@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use chassis::logs::Requests;
+use chassis::traces::{Span, Traces};
 use engine::{CallScope, ClassifyOptions, Engine, Model};
 use fault::{Fault, Kind};
 use idl::HasBase;
@@ -17,12 +18,13 @@ use idl::inference::{
 use rpc::CallContext;
 use units::{CallId, Deadline, RequestId};
 
-use crate::access::{Access, Call};
+use crate::access::Access;
 use crate::calls::Calls;
 use crate::chat::Chats;
 use crate::convert;
 use crate::metrics::ServerMetrics;
 use crate::record::{About, Record, Spent, bounded};
+use crate::trace::{Call, Trace};
 
 /// Labels that an answer has when the caller does not say how many.
 const TOP_K: i32 = 5;
@@ -33,28 +35,48 @@ const CALLER: usize = 128;
 /// How far a handler has come: not begun, begun, or done so many nanoseconds after the call was received, which is where
 /// encoding the answer begins.
 #[derive(Clone, Default)]
-pub(crate) struct Finished(Arc<AtomicU64>);
+pub(crate) struct Finished(Arc<Progress>);
+
+#[derive(Default)]
+struct Progress {
+    nanos: AtomicU64,
+    /// The call's span, which ends when the answer is encoded.
+    span: OnceLock<Box<Span>>,
+}
 
 impl Finished {
     const BEGUN: u64 = 1;
 
     fn begin(&self) {
-        self.0.store(Self::BEGUN, Ordering::Relaxed);
+        self.0.nanos.store(Self::BEGUN, Ordering::Relaxed);
     }
 
     fn mark(&self, received: Instant) {
         let nanos = u64::try_from(received.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(nanos.max(Self::BEGUN + 1), Ordering::Relaxed);
+        self.0.nanos.store(nanos.max(Self::BEGUN + 1), Ordering::Relaxed);
     }
 
     /// Whether the arguments could be read, so that there was something to begin with.
     pub(crate) fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::BEGUN
+        self.0.nanos.load(Ordering::Relaxed) >= Self::BEGUN
+    }
+
+    /// Leaves the call's span to whoever encodes the answer.
+    pub(crate) fn leave(&self, span: Span) {
+        // Each call has one end.
+        let _ = self.0.span.set(Box::new(span));
+    }
+
+    /// The call's span, and that of the encoding, which took so long until now.
+    pub(crate) fn spans(&self, encode: Duration) -> Option<[Span; 2]> {
+        let (span, now) = (self.0.span.get()?, Instant::now());
+        let began = now.checked_sub(encode).unwrap_or(now);
+        Some([span.part_of("encode", began, now), Span::clone(span).until(now)])
     }
 
     /// How long ago the handler was done; `None` when it was not.
     pub(crate) fn since(&self, received: Instant) -> Option<Duration> {
-        let nanos = self.0.load(Ordering::Relaxed);
+        let nanos = self.0.nanos.load(Ordering::Relaxed);
         (nanos > Self::BEGUN).then(|| received.elapsed().saturating_sub(Duration::from_nanos(nanos)))
     }
 }
@@ -82,6 +104,7 @@ pub(crate) struct Methods {
     pub(crate) calls: Calls,
     pub(crate) chats: Chats,
     pub(crate) requests: Requests,
+    pub(crate) traces: Traces,
     pub(crate) longest: Duration,
     /// Most labels in an answer, and longest edge of a preview: the engine keeps them, the messages here name them.
     pub(crate) top_k: usize,
@@ -94,7 +117,7 @@ impl Methods {
     pub(crate) fn scope(&self, base: Option<&idl::base::Base>, call: &Call, default: Duration) -> CallScope {
         let millis = base.and_then(|base| base.timeout_ms).map(i64::from);
         let deadline = Deadline::from_millis(call.received, millis, default, self.longest);
-        CallScope { received: call.received, deadline }
+        CallScope { received: call.received, deadline, trace: call.trace.told() }
     }
 
     /// Runs one call: asks whose it is, gives it an id, lets it be cancelled, counts it, logs it, and makes its failure an exception.
@@ -119,8 +142,8 @@ impl Methods {
             Ok(caller) => (caller, None),
             Err(refusal) => (cx.call.peer.caller(), Some(refusal)),
         };
-        let call = Call { context: cx.call, caller };
-        let received = call.received;
+        let call = Call { context: cx.call, caller, trace: Trace::of(&self.traces, base) };
+        let (received, trace) = (call.received, call.trace);
         // Declared before the work, so dropped after it: a caller that leaves drops this whole future.
         let record = Record::begin(self, method, call.clone(), request_id.clone(), about);
         cx.finished.begin();
@@ -140,9 +163,12 @@ impl Methods {
             }
         };
         let result = result.map(|(reply, spent)| (reply, spent.into())).map_err(bounded);
-        record.end(result.as_ref().map(|(_, spent)| spent));
+        if let Some(span) = record.end(result.as_ref().map(|(_, spent)| spent)) {
+            cx.finished.leave(span);
+        }
         cx.finished.mark(received);
-        result.map(|(reply, _)| reply).map_err(|fault| idl::fault::Fault::thrown(fault, &request_id))
+        let thrown = |fault| idl::fault::Fault::thrown(fault, &request_id).in_trace(trace.id());
+        result.map(|(reply, _)| reply).map_err(thrown)
     }
 
     /// A number that must not be negative.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use chassis::keyring::Keyring;
 use chassis::metrics::{Metrics, Seconds};
-use engine::{Event, Observe, Phase};
+use chassis::traces::{Span, Traces};
+use engine::{Event, Observe, Phase, Ran};
 use fault::Kind;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -95,6 +96,8 @@ pub(crate) struct ServerMetrics {
     refused_keys: Family<NameLabels, Counter>,
     write: Histogram,
     models: Mutex<HashMap<ModelName, Arc<ModelMetrics>>>,
+    /// For what only the engine sees.
+    traces: Traces,
 }
 
 /// The handles of one model.
@@ -110,6 +113,8 @@ pub(crate) struct ModelMetrics {
     first_token: Histogram,
     rows: Histogram,
     events: [Counter; 5],
+    model: String,
+    traces: Traces,
 }
 
 const EVENTS: [(Event, &str); 5] = [
@@ -121,7 +126,7 @@ const EVENTS: [(Event, &str); 5] = [
 ];
 
 impl ServerMetrics {
-    pub(crate) fn new(metrics: &Metrics, keyring: Option<&Keyring>) -> Arc<Self> {
+    pub(crate) fn new(metrics: &Metrics, keyring: Option<&Keyring>, traces: Traces) -> Arc<Self> {
         let call_family = Family::<CallLabels, Counter>::default();
         let mut calls = HashMap::new();
         let outcomes = Kind::ALL.map(|kind| kind.row().code);
@@ -162,6 +167,7 @@ impl ServerMetrics {
             refused_keys: Family::default(),
             write,
             models: Mutex::new(HashMap::new()),
+            traces,
         };
         metrics.register(|registry| {
             let engine = registry.sub_registry_with_prefix("engine");
@@ -231,6 +237,8 @@ impl ServerMetrics {
                 first_token: self.first_token.get_or_create(&ModelLabels { model: model.clone() }).clone(),
                 rows: self.rows.get_or_create(&ModelLabels { model: model.clone() }).clone(),
                 events: EVENTS.map(event),
+                traces: self.traces.clone(),
+                model,
             })
         });
         Arc::clone(handles)
@@ -291,6 +299,12 @@ impl Observe for ModelMetrics {
         if let Some(at) = EVENTS.iter().position(|(known, _)| *known == event) {
             self.events[at].inc();
         }
+    }
+
+    fn ran(&self, ran: Ran<'_>) {
+        let span = Span::part("batch", ran.calls[0], ran.began, ran.ended).at(ran.own);
+        let span = span.with("model", self.model.as_str()).with("rows", ran.rows);
+        self.traces.tell([span.with_links(ran.calls.iter().copied())]);
     }
 }
 

@@ -8,13 +8,14 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use chassis::logs::Requests;
+use chassis::traces::{Span, Traces};
 use fault::{Fault, Kind};
 use tracing::info;
 use units::RequestId;
 
-use crate::access::Call;
 use crate::chat::{Talk, Talked};
 use crate::methods::Methods;
+use crate::trace::{Call, Trace};
 
 /// Most bytes of a fault's message: those of ours have at most a few hundred, and what callers wrote stands in them.
 const MESSAGE: usize = 1_024;
@@ -65,22 +66,50 @@ pub(crate) struct Origin {
     model: String,
     bytes_in: usize,
     requests: Requests,
+    traces: Traces,
+    trace: Trace,
     pub(crate) received: Instant,
 }
 
 impl Origin {
-    pub(crate) fn new(call: &Call, request_id: RequestId, model: &str, requests: Requests) -> Self {
-        let (caller, model) = (call.caller.to_string(), model.to_owned());
-        Self { request_id, caller, model, bytes_in: call.frame_bytes, requests, received: call.received }
+    pub(crate) fn new(methods: &Methods, call: &Call, request_id: RequestId, model: &str) -> Self {
+        Self {
+            request_id,
+            caller: call.caller.to_string(),
+            model: model.to_owned(),
+            bytes_in: call.frame_bytes,
+            requests: methods.requests,
+            traces: methods.traces.clone(),
+            trace: call.trace,
+            received: call.received,
+        }
     }
 
-    /// A chat has ended.
-    pub(crate) fn tell(&self, kind: &'static str, fault: Option<&Fault>, talked: &Talked) {
+    /// A stream has ended.
+    pub(crate) fn tell_stream(&self, fault: Option<&Fault>, talked: &Talked) {
+        let span = self.tell("stream", fault, talked);
+        self.traces.tell(span);
+    }
+
+    /// A chat has ended. Gives back its span, which is still to be told.
+    fn tell(&self, kind: &'static str, fault: Option<&Fault>, talked: &Talked) -> Option<Span> {
+        self.traces.tell(self.trace.chat_parts(self.received, talked));
+        let span = self.trace.whole(kind, self.received, reason(fault), |span| {
+            span.with("request_id", self.request_id.as_str())
+                .with("caller", self.caller.as_str())
+                .with("model", self.model.as_str())
+                .with("outcome", fault.map_or("ok", Fault::code))
+                .with("finish", talked.finish)
+                .with("tokens_in", talked.usage.prompt)
+                .with("tokens_cached", talked.usage.cached)
+                .with("tokens_out", talked.usage.completion)
+        });
         if self.requests == Requests::Failures && fault.is_none() {
-            return;
+            return span;
         }
         info!(
             request_id = self.request_id.as_str(),
+            trace_id = self.trace.id().map(tracing::field::display),
             caller = self.caller,
             kind,
             model = self.model,
@@ -98,7 +127,12 @@ impl Origin {
             bytes_in = self.bytes_in,
             "chat"
         );
+        span
     }
+}
+
+fn reason(fault: Option<&Fault>) -> Option<&str> {
+    fault.map(|fault| fault.message.as_ref())
 }
 
 fn millis(time: Duration) -> f64 {
@@ -126,39 +160,52 @@ impl<'a> Record<'a> {
         Self { methods, method, call, request_id, about, ended: false }
     }
 
-    /// The call has ended, and this is what came of it.
-    pub(crate) fn end(mut self, spent: Result<&Spent, &Fault>) {
+    /// The call has ended, and this is what came of it. Gives back its span, which is still to be told.
+    pub(crate) fn end(mut self, spent: Result<&Spent, &Fault>) -> Option<Span> {
         self.ended = true;
         match spent {
             Ok(Spent::Run(timing)) => self.tell(None, timing, None),
             Ok(Spent::Texts(timing, tokens)) => self.tell(None, timing, Some(*tokens)),
             Ok(Spent::Chat(talked)) => self.tell_chat(None, talked),
-            Ok(Spent::Elsewhere) => self.methods.metrics.call(self.method, "ok"),
+            Ok(Spent::Elsewhere) => {
+                self.methods.metrics.call(self.method, "ok");
+                None
+            }
             Err(fault) => self.tell_fault(fault),
         }
     }
 
-    fn tell_fault(&self, fault: &Fault) {
+    fn tell_fault(&self, fault: &Fault) -> Option<Span> {
         match self.about.talk.as_ref().and_then(|talk| talk.talked(fault.code())) {
             Some(talked) => self.tell_chat(Some(fault), &talked),
             None => self.tell(Some(fault), &engine::Timing::default(), None),
         }
     }
 
-    fn tell_chat(&self, fault: Option<&Fault>, talked: &Talked) {
+    fn tell_chat(&self, fault: Option<&Fault>, talked: &Talked) -> Option<Span> {
         self.methods.metrics.call(self.method, fault.map_or("ok", |fault| fault.kind.row().code));
-        let origin = Origin::new(&self.call, self.request_id.clone(), &self.about.model, self.methods.requests);
-        origin.tell(self.method, fault, talked);
+        let origin = Origin::new(self.methods, &self.call, self.request_id.clone(), &self.about.model);
+        origin.tell(self.method, fault, talked)
     }
 
-    fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing, tokens: Option<usize>) {
+    fn tell(&self, fault: Option<&Fault>, timing: &engine::Timing, tokens: Option<usize>) -> Option<Span> {
         let methods = self.methods;
         methods.metrics.call(self.method, fault.map_or("ok", |fault| fault.kind.row().code));
+        methods.traces.tell(self.call.trace.parts(timing));
+        let span = self.call.trace.whole(self.method, self.call.received, reason(fault), |span| {
+            span.with("request_id", self.request_id.as_str())
+                .with("caller", self.call.caller.as_str())
+                .with("model", self.about.model.as_str())
+                .with("outcome", fault.map_or("ok", Fault::code))
+                .with("rows", self.about.rows)
+                .with("batch_size", timing.batch_rows)
+        });
         if methods.requests == Requests::Failures && fault.is_none() {
-            return;
+            return span;
         }
         info!(
             request_id = self.request_id.as_str(),
+            trace_id = self.call.trace.id().map(tracing::field::display),
             caller = %self.call.caller,
             kind = self.method,
             model = self.about.model,
@@ -174,6 +221,7 @@ impl<'a> Record<'a> {
             bytes_in = self.call.frame_bytes,
             "call"
         );
+        span
     }
 }
 
@@ -187,7 +235,8 @@ impl Drop for Record<'_> {
         } else {
             Fault::new(Kind::Cancelled, "the caller left, or the drain ended")
         };
-        self.tell_fault(&why);
+        let span = self.tell_fault(&why);
+        self.methods.traces.tell(span);
     }
 }
 

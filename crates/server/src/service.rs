@@ -29,19 +29,23 @@ impl Service for Services {
             .or_else(|request, cx| idl::dispatch_health(methods, cx, request));
         let method = called.filter(|_| matches!(dispatched, Dispatched::Handled(_))).unwrap_or(OTHER);
         let handling = dispatched.or_unknown_method();
-        let metrics = Arc::clone(&methods.metrics);
+        let (metrics, traces) = (Arc::clone(&methods.metrics), methods.traces.clone());
         Box::pin(async move {
             let reply = handling.await;
             if !finished.has_begun() {
                 // No such method, or arguments that cannot be read: no handler has counted it.
                 metrics.call(method, Kind::InvalidInput.row().code);
             }
+            let encode = finished.since(received);
             if let Some(model) = model.get() {
                 let observer = model.observer();
                 observer.phase(Phase::Read, read);
-                if let Some(encode) = finished.since(received) {
+                if let Some(encode) = encode {
                     observer.phase(Phase::Encode, encode);
                 }
+            }
+            if let Some(spans) = finished.spans(encode.unwrap_or_default()) {
+                traces.tell(spans);
             }
             reply
         })

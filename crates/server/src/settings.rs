@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) chat: Chat,
     pub(crate) log: chassis::logs::Settings,
+    pub(crate) traces: chassis::traces::Settings,
 }
 
 /// What callers may take.
@@ -148,6 +149,7 @@ impl Default for Settings {
                 answers_per_caller: 64,
             },
             log: chassis::logs::Settings::default(),
+            traces: chassis::traces::Settings::default(),
         }
     }
 }
@@ -199,6 +201,7 @@ impl Settings {
         ] {
             settings::within_time(key, value, least..=DAY)?;
         }
+        self.traces.check()?;
         settings::within_time(
             "limits.longest_deadline",
             limits.longest_deadline,

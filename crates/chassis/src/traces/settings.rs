@@ -4,6 +4,8 @@ use hyper::Uri;
 use serde::{Deserialize, Serialize};
 use units::TraceParent;
 
+use crate::settings::{self, SettingsError};
+
 /// Where OTLP's receivers take traces.
 const PATH: &str = "/v1/traces";
 
@@ -33,22 +35,22 @@ impl Default for Settings {
 
 impl Settings {
     /// # Errors
-    /// One sentence with the value that is out of its range.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let ratio = crate::settings::within("traces.ratio", self.ratio, 0.0..=1.0);
-        let queue = ratio.and_then(|()| crate::settings::within("traces.queue", self.queue, 1..=1_000_000));
-        queue.map_err(|error| error.to_string())
+    /// The first value that cannot be used, with its key and what is allowed.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        settings::within("traces.ratio", self.ratio, 0.0..=1.0)?;
+        settings::within("traces.queue", self.queue, 1..=1_000_000)?;
+        self.collector().map(|_| ())
     }
 
     /// The whole address; `None` when nothing is sent.
     ///
     /// # Errors
-    /// One sentence when it is none.
-    pub(super) fn collector(&self) -> Result<Option<Uri>, String> {
+    /// When it is none.
+    pub(super) fn collector(&self) -> Result<Option<Uri>, SettingsError> {
         if self.endpoint.is_empty() {
             return Ok(None);
         }
-        let wrong = |why: &str| format!("settings: `traces.endpoint` is {:?}: {why}", self.endpoint);
+        let wrong = |why: &str| SettingsError::Value(format!("`traces.endpoint` is {:?}: {why}", self.endpoint));
         let address: Uri = self.endpoint.parse().map_err(|_| wrong("this is no address"))?;
         if address.scheme_str() != Some("http") || address.host().is_none_or(str::is_empty) {
             return Err(wrong("it must be http://HOST:PORT, of a collector that takes OTLP over HTTP"));

@@ -104,6 +104,18 @@ impl Span {
         Self { own, ..self }
     }
 
+    /// A part of this one.
+    #[must_use]
+    pub fn part_of(&self, name: &'static str, began: Instant, ended: Instant) -> Self {
+        Self::part(name, self.own, began, ended)
+    }
+
+    /// The same, ended later.
+    #[must_use]
+    pub fn until(self, ended: Instant) -> Self {
+        Self { ended, ..self }
+    }
+
     /// The same with something that is known of it.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {

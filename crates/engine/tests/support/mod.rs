@@ -132,7 +132,7 @@ impl House {
 
 pub(crate) fn within(millis: u64) -> CallScope {
     let now = Instant::now();
-    CallScope { received: now, deadline: Deadline::after(now, Duration::from_millis(millis)) }
+    CallScope { received: now, deadline: Deadline::after(now, Duration::from_millis(millis)), trace: None }
 }
 
 /// Far away, for calls whose deadline is not the subject.

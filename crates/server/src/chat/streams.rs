@@ -167,7 +167,7 @@ impl Streams {
             let end = Instant::now();
             shared.keep(&forget.id, &forget.key);
             drop((seat, counted));
-            origin.tell("stream", ended.fault.as_ref(), &ended.talked);
+            origin.tell_stream(ended.fault.as_ref(), &ended.talked);
             drop(origin);
             if ended.with_connection {
                 // Nobody has the answer of `start`, so the same key may begin anew.

@@ -52,6 +52,31 @@ fn a_call_is_answered_counted_and_logged_once_with_its_id() {
     }
 }
 
+#[test]
+fn a_call_names_its_callers_trace_in_the_log_and_in_a_fault() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let server = Running::start(&[]);
+    let traced = |id: &str, parent: &str, model: &str| {
+        let mut request = classify(id);
+        request.model = Some(model.to_owned());
+        request.base.as_mut().unwrap().traceparent = Some(parent.to_owned());
+        server.call(&methods::CLASSIFY, &request)
+    };
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    traced("the-traced-call", &parent, "mnist").unwrap().unwrap();
+    assert_eq!(fault(traced("the-traced-fault", &parent, "no-such")).trace_id.as_deref(), Some(TRACE));
+    // What is no parent is as none.
+    let broken = format!("00-{TRACE}-0000000000000000-01");
+    assert_eq!(fault(traced("the-broken-parent", &broken, "no-such")).trace_id, None);
+    let (status, log) = server.stop();
+    assert_eq!(status, Some(0), "{log}");
+    let line = |id: &str| log.lines().find(|line| line.contains(id)).unwrap().to_owned();
+    for id in ["the-traced-call", "the-traced-fault"] {
+        assert!(line(id).contains(&format!("\"trace_id\":\"{TRACE}\"")), "{}", line(id));
+    }
+    assert!(!line("the-broken-parent").contains("trace_id"), "{log}");
+}
+
 /// Calls whose caller had gone were neither counted nor logged: the handler was dropped before it came to that.
 #[test]
 fn a_call_whose_caller_leaves_is_counted_and_logged_like_any_other() {
