@@ -20,9 +20,9 @@ pub(crate) use seats::Seats;
 pub(crate) use streams::{Limits, Numbers, Streams, before_the_end};
 pub(crate) use tally::{Talk, Talked};
 
-use crate::access::Call;
 use crate::methods::{Context, Methods, owner};
 use crate::record::{About, Origin, Spent};
+use crate::trace::Call;
 use stream::Opening;
 use tally::Tally;
 
