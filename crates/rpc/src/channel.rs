@@ -156,6 +156,15 @@ struct Inner {
     _stop: DropGuard,
 }
 
+/// Where a call is not to go.
+#[derive(Clone, Copy)]
+enum Avoid {
+    Nobody,
+    /// Unless there is nobody else.
+    IfPossible(EndpointId),
+    Always(EndpointId),
+}
+
 /// Who a call goes to, or why it cannot go now.
 enum Choice {
     Go(Arc<Backend>, Arc<Link>),
@@ -190,14 +199,14 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Unreachable`] or [`ChannelError::Deadline`], as a call would.
     pub async fn connected(&self, options: CallOptions) -> Result<EndpointId, ChannelError> {
-        self.0.link(&options, None).await.map(|(backend, _)| backend.id)
+        self.0.link(&options, Avoid::Nobody).await.map(|(backend, _)| backend.id)
     }
 
     /// The endpoint that a call with these options would go to now. Calls that belong together (a stream's pieces)
     /// name it in [`CallOptions::endpoint`], because the choice may be another the next time.
     #[must_use]
     pub fn choose(&self, options: &CallOptions) -> Option<EndpointId> {
-        match self.0.choose(options, None, Instant::now()) {
+        match self.0.choose(options, Avoid::Nobody, Instant::now()) {
             Choice::Go(backend, _) => Some(backend.id),
             Choice::Wait | Choice::Stale(_) | Choice::Down(_) => None,
         }
@@ -232,6 +241,7 @@ impl Channel {
             let Some(Attempted { times: 1, endpoint }) = failed else { return answer };
             let may_repeat = match &answer {
                 Ok(Ok(_)) => false,
+                Ok(Err(exception)) if exception.turned_away() => inner.waits_for_another(&options, endpoint).await,
                 Ok(Err(exception)) => exception.not_here() && inner.has_another(&options, endpoint),
                 Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => true,
                 Err(ChannelError::Lost { .. }) => method.idempotent,
@@ -269,7 +279,7 @@ impl Channel {
     where
         Q: Outgoing,
     {
-        let (_, link) = self.0.link(&options, None).await?;
+        let (_, link) = self.0.link(&options, Avoid::Nobody).await?;
         let frame = self.0.encode(method, request, &options, 0)?;
         link.send_oneway(frame);
         Ok(())
@@ -301,7 +311,7 @@ impl Inner {
         R: TSerializable,
         E: Exception,
     {
-        let avoid = attempted.as_ref().map(|attempted| attempted.endpoint);
+        let avoid = attempted.as_ref().map_or(Avoid::Nobody, |attempted| Avoid::IfPossible(attempted.endpoint));
         let (backend, link) = self.link(options, avoid).await?;
         let times = attempted.as_ref().map_or(1, |attempted| attempted.times + 1);
         *attempted = Some(Attempted { times, endpoint: backend.id });
@@ -391,11 +401,7 @@ impl Inner {
     }
 
     /// A connection for a call, waiting for one while there is hope.
-    async fn link(
-        &self,
-        options: &CallOptions,
-        avoid: Option<EndpointId>,
-    ) -> Result<(Arc<Backend>, Arc<Link>), ChannelError> {
+    async fn link(&self, options: &CallOptions, avoid: Avoid) -> Result<(Arc<Backend>, Arc<Link>), ChannelError> {
         let came = Instant::now();
         match self.choose(options, avoid, came) {
             Choice::Go(backend, link) => return Ok((backend, link)),
@@ -434,7 +440,13 @@ impl Inner {
 
     /// Whether a call could go to another endpoint than this one now.
     fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
-        matches!(self.choose(options, Some(endpoint), Instant::now()), Choice::Go(backend, _) if backend.id != endpoint)
+        matches!(self.choose(options, Avoid::Always(endpoint), Instant::now()), Choice::Go(..))
+    }
+
+    /// The same, after a moment for one that is just being connected: when servers are started again one after the other, the
+    /// last one may be back and not found yet when the next one leaves.
+    async fn waits_for_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
+        tokio::time::timeout(MOMENT, self.link(options, Avoid::Always(endpoint))).await.is_ok_and(|link| link.is_ok())
     }
 
     fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {
@@ -449,12 +461,14 @@ impl Inner {
     }
 
     /// `came`: what has failed before is no longer believed.
-    fn choose(&self, options: &CallOptions, avoid: Option<EndpointId>, came: Instant) -> Choice {
+    fn choose(&self, options: &CallOptions, avoid: Avoid, came: Instant) -> Choice {
         let now = Instant::now();
         let mut up: Vec<Candidate<'_>> = Vec::with_capacity(self.backends.len());
         let (mut soon, mut stale, mut down) = (false, false, None);
         for backend in &self.backends {
-            if options.endpoint.is_some_and(|only| only != backend.id) {
+            if options.endpoint.is_some_and(|only| only != backend.id)
+                || matches!(avoid, Avoid::Always(other) if other == backend.id)
+            {
                 continue;
             }
             match backend.offer() {
@@ -469,7 +483,9 @@ impl Inner {
         // What takes no calls, what fails again and again, and where the last attempt failed: only when there is nothing else.
         keep_if_any(&mut up, |candidate| !candidate.standing.leaving);
         keep_if_any(&mut up, |candidate| !candidate.standing.barred);
-        keep_if_any(&mut up, |candidate| Some(candidate.backend.id) != avoid);
+        if let Avoid::IfPossible(last) = avoid {
+            keep_if_any(&mut up, |candidate| candidate.backend.id != last);
+        }
         let chosen = match (up.len(), options.affinity) {
             (0, _) if soon => return Choice::Wait,
             (0, _) => {

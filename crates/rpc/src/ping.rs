@@ -97,9 +97,9 @@ pub(crate) struct Silence(u32);
 
 impl Silence {
     /// Beats in an interval.
-    pub(crate) const BEATS: u32 = 2;
+    pub(crate) const BEATS: u32 = 4;
     /// After so many it is asked anew, and again.
-    const ANEW: u32 = 2 * Self::BEATS;
+    const ANEW: u32 = Self::BEATS + Self::BEATS / 2;
     /// After so many it is over.
     const MOST: u32 = 6 * Self::BEATS;
 
@@ -125,16 +125,17 @@ mod tests {
     #[test]
     fn who_is_silent_is_asked_then_asked_anew_then_given_up() {
         let mut silence = Silence::default();
-        let due: Vec<Due> = (0..12).map(|_| silence.beat(false)).collect();
-        let found: Vec<(usize, Due)> = due.into_iter().enumerate().filter(|(_, due)| *due != Due::Nothing).collect();
-        assert_eq!(found, [(1, Due::Ask), (3, Due::AskAnew), (7, Due::AskAnew), (11, Due::GiveUp)]);
+        let due: Vec<Due> = (1..=24).map(|_| silence.beat(false)).collect();
+        let found: Vec<(u32, Due)> = (1..).zip(due).filter(|(_, due)| *due != Due::Nothing).collect();
+        let anew = [6, 12, 18].map(|beat| (beat, Due::AskAnew));
+        assert_eq!(found, [&[(4, Due::Ask)], &anew[..], &[(24, Due::GiveUp)]].concat());
     }
 
     #[test]
     fn a_byte_is_as_good_as_an_answer() {
         let mut silence = Silence::default();
         for beat in 0..100 {
-            let due = silence.beat(beat % 4 == 0);
+            let due = silence.beat(beat % 6 == 0);
             assert!(matches!(due, Due::Nothing | Due::Ask), "{beat}: {due:?}");
         }
     }

@@ -8,15 +8,22 @@ use e2e::{Http, Program, repository, target_folder, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::MANY;
 use crate::load::Load;
 use crate::network::Namespace;
 use crate::relay::Relay;
+use crate::{LONG, MANY};
 
 const START: Duration = Duration::from_secs(90);
 
 /// Threads of each gateway.
 pub(crate) const WORKERS: usize = 2;
+
+/// One of the programs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Server(usize),
+    Gateway(usize),
+}
 
 /// The running programs.
 pub(crate) struct Fleet {
@@ -112,7 +119,7 @@ impl Fleet {
             .args(["--admin", &format!("127.0.0.1:{}", self.ports[6 + index])])
             .args(["--servers", &servers, "--set", &format!("workers={WORKERS}"), "--set", "log.requests=failures"])
             // What it keeps of pages goes with the folder.
-            .env("XDG_STATE_HOME", self.folder.path())
+            .env("XDG_STATE_HOME", self.folder.path().join(format!("state-{index}")))
             .current_dir(repository());
         let program = Program::start(&format!("gateway-{}", index + 1), command, self.folder.path());
         put(&mut self.gateways, index, program);
@@ -132,6 +139,26 @@ impl Fleet {
         let mut command = Command::new(nginx);
         command.arg("-p").arg(&prefix).args(["-c", "conf/nginx.conf", "-e", "logs/error.log", "-g", "daemon off;"]);
         self.nginx = Some(Program::start("nginx", command, self.folder.path()).with_farewell(Signal::TERM));
+    }
+
+    /// Tells a part to end, starts it again and waits until it serves.
+    pub(crate) fn restart(&mut self, part: Part) {
+        let program = match part {
+            Part::Server(index) => &mut self.servers[index],
+            Part::Gateway(index) => &mut self.gateways[index],
+        };
+        program.signal(Signal::TERM);
+        assert_eq!(program.wait(LONG).code(), Some(0), "{}", program.log());
+        match part {
+            Part::Server(index) => {
+                self.launch_server(index);
+                self.wait_server(index);
+            }
+            Part::Gateway(index) => {
+                self.launch_gateway(index);
+                self.wait_gateway(index);
+            }
+        }
     }
 
     /// Starts both gateways again: they remember for a minute how slow a server was, and would spare it the next fault.

@@ -1,6 +1,6 @@
 //! Callers that ask without a pause, and what they saw.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +33,11 @@ impl Seen {
         self.took.len()
     }
 
+    /// Requests a second, of all callers together, when they ask without a pause.
+    pub(crate) fn rate(&self) -> f64 {
+        CALLERS as f64 * self.took.len() as f64 / self.took.iter().map(Duration::as_secs_f64).sum::<f64>()
+    }
+
     /// The time within which this share of the requests ended, failed or not.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.took.clone();
@@ -54,6 +59,8 @@ struct Shared {
     /// The same for each caller.
     each: [AtomicUsize; CALLERS],
     stop: AtomicBool,
+    /// Nanoseconds from one request of a caller to its next; 0: without a pause.
+    every: AtomicU64,
 }
 
 impl Load {
@@ -64,14 +71,32 @@ impl Load {
         let caller = |index: usize| {
             let (shared, http, picture) = (Arc::clone(&shared), Http::new(address), picture.clone());
             std::thread::spawn(move || {
+                let mut next = Instant::now();
                 while !shared.stop.load(Ordering::Relaxed) {
                     shared.ask(&http, &picture);
                     shared.each[index].fetch_add(1, Ordering::Relaxed);
+                    next += Duration::from_nanos(shared.every.load(Ordering::Relaxed));
+                    match next.checked_duration_since(Instant::now()) {
+                        Some(early) => std::thread::sleep(early),
+                        // What was missed is not made up for: that would be another load.
+                        None => next = Instant::now(),
+                    }
                 }
             })
         };
         let threads = (0..CALLERS).map(caller).collect();
         Self { shared, threads }
+    }
+
+    /// So many requests a second from now on, of all callers together; none: without a pause.
+    pub(crate) fn pace(&self, rate: Option<f64>) {
+        let every = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(CALLERS as f64 / rate));
+        self.shared.every.store(every.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Requests that have ended so far.
+    pub(crate) fn ended(&self) -> usize {
+        self.shared.answered.load(Ordering::Relaxed)
     }
 
     /// Waits until so many further requests have ended.

@@ -515,6 +515,19 @@ async fn a_server_that_says_that_it_leaves_gets_no_calls_while_another_serves() 
     assert_eq!(leaving.stats.refused_total.load(Relaxed), 0, "the pings alone went there");
 }
 
+/// The second of two servers left when the first was back, but not every thread had found it.
+#[tokio::test]
+async fn a_call_that_was_turned_away_waits_for_a_server_that_is_just_back() {
+    let (leaving, _busy) = draining().await;
+    let back = dead_port().await;
+    let channel = channel(&[leaving.address, back]);
+    until(&channel, |endpoints| endpoints[0].connected && endpoints[1].reason.is_some()).await;
+    let _back = serve_at(back, ServerLimits::default(), Notes::default()).await;
+    assert!(!channel.endpoints()[1].connected, "it is in its pause");
+    assert_eq!(echo(&channel, "x").await.expect("the other one answers"), "x");
+    assert_eq!(leaving.stats.refused_total.load(Relaxed), 1);
+}
+
 /// A worker of a gateway that paused after a refused connection answered Unavailable, while another was connected.
 #[tokio::test]
 async fn a_call_ends_the_pause_after_a_refused_connection() {
