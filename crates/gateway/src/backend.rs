@@ -56,6 +56,7 @@ impl Backend {
             connections: settings.connections_per_server,
             cancel: Some(Arc::new(move |call_id| cancel(&shown, call_id))),
             ping: Some(ping(settings.channel.ping)),
+            resolve: settings.channel.resolve,
             ejection: settings.channel.ejection(),
             observe: Arc::clone(&metrics.server_events) as _,
             ..ChannelConfig::default()

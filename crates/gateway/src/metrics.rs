@@ -75,6 +75,8 @@ struct RefusedLabels {
 pub(crate) struct ServerEvents {
     ejected: Counter,
     hung: Counter,
+    joined: Counter,
+    left: Counter,
     repeated: Counter,
     over_budget: Counter,
 }
@@ -90,6 +92,8 @@ impl ServerEvents {
         Self {
             ejected: counter("ejected"),
             hung: counter("hung"),
+            joined: counter("joined"),
+            left: counter("left"),
             repeated: counter("repeated"),
             over_budget: counter("over_budget"),
         }
@@ -103,6 +107,14 @@ impl ObserveChannel for ServerEvents {
 
     fn hung(&self) {
         self.hung.inc();
+    }
+
+    fn joined(&self) {
+        self.joined.inc();
+    }
+
+    fn left(&self) {
+        self.left.inc();
     }
 
     fn repeated(&self) {

@@ -91,6 +91,9 @@ pub(crate) struct ChannelSettings {
     /// A connection that was silent for so long is asked whether somebody is there.
     #[serde(with = "humantime_serde")]
     pub(crate) ping: Duration,
+    /// Names among `servers` are resolved again this often.
+    #[serde(with = "humantime_serde")]
+    pub(crate) resolve: Duration,
     /// So many failures in a row leave a server out of choice.
     pub(crate) eject_after: u32,
     /// For so long at first.
@@ -104,7 +107,13 @@ pub(crate) struct ChannelSettings {
 impl Default for ChannelSettings {
     fn default() -> Self {
         let Ejection { failures, first, longest } = Ejection::default();
-        Self { ping: Duration::from_secs(1), eject_after: failures, eject_first: first, eject_longest: longest }
+        Self {
+            ping: Duration::from_secs(1),
+            resolve: Duration::from_secs(5),
+            eject_after: failures,
+            eject_first: first,
+            eject_longest: longest,
+        }
     }
 }
 
@@ -181,6 +190,7 @@ impl Settings {
             ("limits.body_time", limits.body_time, least..=day),
             // Shorter ones would take a busy server for one that hangs.
             ("channel.ping", self.channel.ping, Duration::from_millis(100)..=day),
+            ("channel.resolve", self.channel.resolve, Duration::from_millis(100)..=day),
             ("channel.eject_first", self.channel.eject_first, least..=self.channel.eject_longest),
             ("channel.eject_longest", self.channel.eject_longest, least..=day),
             ("limits.longest_deadline", limits.longest_deadline, least..=units::LONGEST),

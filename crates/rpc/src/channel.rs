@@ -25,8 +25,9 @@ use wire::{
 use crate::endpoint::{Backend, Offer};
 use crate::link::{Denied, Link};
 use crate::load::{Outcome, Standing};
+use crate::members::{self, Known, Members};
 use crate::retry::RetryBudget;
-use crate::{ChannelError, ChannelStats, Ejection, Endpoint, EndpointId, EndpointState, ObserveChannel, Ping};
+use crate::{ChannelError, ChannelStats, Ejection, Endpoint, EndpointId, EndpointState, Lookup, ObserveChannel, Ping};
 
 /// So long a call waits at most for connections that have failed to be made anew: as long as a server that was started again
 /// may go unnoticed.
@@ -45,7 +46,7 @@ pub struct ChannelConfig {
     pub calls_per_connection: usize,
     /// Most bytes of a frame's payload, in both directions.
     pub frame_bytes: usize,
-    /// One attempt to connect, with resolving the name, takes at most this.
+    /// One attempt to connect takes at most this.
     pub connect_timeout: Duration,
     /// What requests are written in.
     pub protocol: Protocol,
@@ -57,6 +58,10 @@ pub struct ChannelConfig {
     pub ping: Option<Ping>,
     /// When failures take a server out of choice, and for how long.
     pub ejection: Ejection,
+    /// So often names are resolved again.
+    pub resolve: Duration,
+    /// How; the system's way by default.
+    pub lookup: Lookup,
     /// Hears of failures.
     pub observe: Arc<dyn ObserveChannel>,
 }
@@ -73,6 +78,8 @@ impl Default for ChannelConfig {
             cancel: None,
             ping: None,
             ejection: Ejection::default(),
+            resolve: Duration::from_secs(5),
+            lookup: members::system(),
             observe: Arc::new(ChannelStats::default()),
         }
     }
@@ -95,6 +102,7 @@ impl fmt::Debug for ChannelConfig {
             .field("cancels", &self.cancel.is_some())
             .field("ping", &self.ping)
             .field("ejection", &self.ejection)
+            .field("resolve", &self.resolve)
             .finish_non_exhaustive()
     }
 }
@@ -149,7 +157,7 @@ impl CallOptions {
 pub struct Channel(Arc<Inner>);
 
 struct Inner {
-    backends: Vec<Arc<Backend>>,
+    members: Arc<Members>,
     config: ChannelConfig,
     changed: watch::Receiver<()>,
     retries: RetryBudget,
@@ -180,18 +188,15 @@ impl Channel {
     pub fn new(endpoints: Vec<Endpoint>, config: ChannelConfig) -> Self {
         let stop = CancellationToken::new();
         let (sender, changed) = watch::channel(());
-        let sender = Arc::new(sender);
-        let start = |(index, endpoint)| Backend::start(EndpointId(index), endpoint, &config, &sender, &stop);
-        let backends = endpoints.into_iter().enumerate().map(start).collect();
+        let members = Members::start(endpoints, config.clone(), Arc::new(sender), stop.clone());
         let retries = RetryBudget::new();
-        Self(Arc::new(Inner { backends, config, changed, retries, _stop: stop.drop_guard() }))
+        Self(Arc::new(Inner { members, config, changed, retries, _stop: stop.drop_guard() }))
     }
 
-    /// How each endpoint is doing, in the order given to [`Channel::new`].
+    /// How each endpoint is doing: addresses in the order given to [`Channel::new`], then what names resolve to, then names that do not.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointState> {
-        let now = Instant::now();
-        self.0.backends.iter().map(|backend| backend.state(now)).collect()
+        self.0.members.states()
     }
 
     /// Waits until a call with these options could be sent.
@@ -316,7 +321,7 @@ impl Inner {
         let times = attempted.as_ref().map_or(1, |attempted| attempted.times + 1);
         *attempted = Some(Attempted { times, endpoint: backend.id });
 
-        let endpoint = || backend.endpoint.to_string();
+        let endpoint = || backend.label.to_string();
         let mut entry = link.enter().map_err(|denied| match denied {
             Denied::Full => ChannelError::Full { endpoint: endpoint(), limit: self.config.calls_per_connection },
             Denied::Gone(reason) => ChannelError::NotSent { endpoint: endpoint(), reason: reason.to_string() },
@@ -450,23 +455,40 @@ impl Inner {
     }
 
     fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {
-        let endpoints = if options.endpoint.is_some() { 1 } else { self.backends.len() };
+        let endpoints = if options.endpoint.is_some() { 1 } else { self.members.states().len() };
         ChannelError::Unreachable { endpoints, reason }
+    }
+
+    /// Why no server is usable, or that one may be soon.
+    fn nobody(&self, mut soon: bool, mut stale: bool, mut down: Option<Arc<str>>, came: Instant) -> Choice {
+        for known in self.members.missing() {
+            match known {
+                Known::Asked => soon = true,
+                Known::Failed(reason, at) => {
+                    stale |= at < came;
+                    down = Some(reason);
+                }
+                // All that it resolved to is on its way out.
+                Known::Resolved => {}
+            }
+        }
+        if soon { Choice::Wait } else { unusable(stale, down, "no endpoint is configured") }
     }
 
     /// Lets those that pause between two attempts to connect try at once.
     fn want(&self, options: &CallOptions) {
-        let meant = |backend: &&Arc<Backend>| options.endpoint.is_none_or(|only| only == backend.id);
-        self.backends.iter().filter(meant).for_each(|backend| backend.want());
+        self.members.want(|backend| options.endpoint.is_none_or(|only| only == backend.id));
     }
 
     /// `came`: what has failed before is no longer believed.
     fn choose(&self, options: &CallOptions, avoid: Avoid, came: Instant) -> Choice {
         let now = Instant::now();
-        let mut up: Vec<Candidate<'_>> = Vec::with_capacity(self.backends.len());
+        let backends = self.members.backends();
+        let mut up: Vec<Candidate<'_>> = Vec::with_capacity(backends.len());
         let (mut soon, mut stale, mut down) = (false, false, None);
-        for backend in &self.backends {
-            if options.endpoint.is_some_and(|only| only != backend.id)
+        for backend in backends.iter() {
+            // What was begun at a server that has left goes on there.
+            if options.endpoint.map_or(backend.is_retired(), |only| only != backend.id)
                 || matches!(avoid, Avoid::Always(other) if other == backend.id)
             {
                 continue;
@@ -486,12 +508,14 @@ impl Inner {
         if let Avoid::IfPossible(last) = avoid {
             keep_if_any(&mut up, |candidate| candidate.backend.id != last);
         }
+        if up.is_empty() && options.endpoint.is_none() {
+            drop(up);
+            drop(backends);
+            return self.nobody(soon, stale, down, came);
+        }
         let chosen = match (up.len(), options.affinity) {
             (0, _) if soon => return Choice::Wait,
-            (0, _) => {
-                let reason = down.map_or_else(|| "no endpoint is configured".to_owned(), |reason| reason.to_string());
-                return if stale { Choice::Stale(reason) } else { Choice::Down(reason) };
-            }
+            (0, _) => return unusable(stale, down, "the server is not there any more"),
             (1, _) => 0,
             (_, Some(key)) => highest(&up, key),
             (count, None) => cheaper_of_two(&up, count),
@@ -499,6 +523,11 @@ impl Inner {
         let Candidate { backend, link, .. } = up.swap_remove(chosen);
         Choice::Go(Arc::clone(backend), link)
     }
+}
+
+fn unusable(stale: bool, down: Option<Arc<str>>, otherwise: &str) -> Choice {
+    let reason = down.map_or_else(|| otherwise.to_owned(), |reason| reason.to_string());
+    if stale { Choice::Stale(reason) } else { Choice::Down(reason) }
 }
 
 /// An endpoint that a call could go to.
@@ -519,7 +548,7 @@ fn highest(candidates: &[Candidate<'_>], key: u64) -> usize {
     let weight = |index: &usize| {
         // Hashed by address, so that every process with the same list chooses the same; the hasher's keys are fixed.
         let mut hasher = DefaultHasher::new();
-        (key, &candidates[*index].backend.endpoint).hash(&mut hasher);
+        (key, &candidates[*index].backend.address).hash(&mut hasher);
         hasher.finish()
     };
     (0..candidates.len()).max_by_key(weight).unwrap_or_default()

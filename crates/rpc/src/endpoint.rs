@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use crate::load::Load;
 #[error("endpoint `{0}` is not host:port")]
 pub struct EndpointError(String);
 
-/// Where a server listens. A name is resolved anew at each attempt to connect.
+/// Where a server listens. A name stands for as many servers as it has addresses, and is resolved again and again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub(crate) host: Arc<str>,
@@ -74,7 +75,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// An endpoint's place in its channel's list.
+/// Names an endpoint of a channel. Addresses have the places in the list that the channel was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub(crate) usize);
 
@@ -83,7 +84,7 @@ pub struct EndpointId(pub(crate) usize);
 pub struct EndpointState {
     /// To address calls to it, see [`CallOptions::endpoint`](crate::CallOptions).
     pub id: EndpointId,
-    /// `host:port` as configured.
+    /// `host:port` as configured, of a name with the address that is meant.
     pub address: String,
     /// Whether at least one connection is up.
     pub connected: bool,
@@ -126,9 +127,28 @@ pub(crate) struct Slot {
 
 pub(crate) struct Backend {
     pub(crate) id: EndpointId,
+    /// As configured: a name, perhaps.
     pub(crate) endpoint: Endpoint,
+    pub(crate) address: SocketAddr,
+    /// What it is called in messages.
+    pub(crate) label: Arc<str>,
     pub(crate) load: Load,
     pub(crate) slots: Vec<Slot>,
+    /// Its name resolves to it no more.
+    retired: CancellationToken,
+    /// Keepers that have not ended.
+    keepers: AtomicUsize,
+    /// To be told when it cannot be reached.
+    pub(crate) lost: Arc<Notify>,
+}
+
+/// Where a server is.
+pub(crate) struct Location {
+    /// As configured: a name, perhaps.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) address: SocketAddr,
+    /// Is told when it cannot be reached.
+    pub(crate) lost: Arc<Notify>,
 }
 
 /// What an endpoint can offer a call.
@@ -144,14 +164,29 @@ impl Backend {
     /// Starts to connect. `changed` is told of every change, `stop` ends it all.
     pub(crate) fn start(
         id: EndpointId,
-        endpoint: Endpoint,
+        at: Location,
         config: &ChannelConfig,
         changed: &Arc<watch::Sender<()>>,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let slot = |_| Slot { state: Mutex::new(State::Connecting), wanted: Notify::new() };
         let slots: Vec<Slot> = (0..config.connections.max(1)).map(slot).collect();
-        let backend = Arc::new(Self { id, endpoint, load: Load::new(config.ejection), slots });
+        let Location { endpoint, address, lost } = at;
+        let label = match Endpoint::from(address) == endpoint {
+            true => endpoint.to_string(),
+            false => format!("{endpoint} ({})", address.ip()),
+        };
+        let backend = Arc::new(Self {
+            id,
+            endpoint,
+            address,
+            label: Arc::from(label),
+            load: Load::new(config.ejection),
+            keepers: AtomicUsize::new(slots.len()),
+            slots,
+            retired: CancellationToken::new(),
+            lost,
+        });
         for slot in 0..backend.slots.len() {
             let keeper = Keeper {
                 backend: Arc::clone(&backend),
@@ -194,6 +229,30 @@ impl Backend {
         }
     }
 
+    /// Lets it end when nothing is in flight any more.
+    pub(crate) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
+    }
+
+    /// Resolves when it is to end.
+    pub(crate) async fn retired(&self) {
+        self.retired.cancelled().await;
+    }
+
+    /// Notes the end of a keeper.
+    pub(crate) fn kept_no_more(&self) {
+        self.keepers.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.keepers.load(Relaxed) == 0
+    }
+
     /// Lets the next attempts to connect begin now.
     pub(crate) fn want(&self) {
         for slot in &self.slots {
@@ -205,7 +264,7 @@ impl Backend {
         let offer = self.offer();
         EndpointState {
             id: self.id,
-            address: self.endpoint.to_string(),
+            address: self.label.to_string(),
             connected: matches!(offer, Offer::Link(_)),
             reason: if let Offer::Down(reason, _) = offer { Some(reason.to_string()) } else { None },
             in_flight: self.load.in_flight(),

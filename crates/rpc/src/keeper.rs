@@ -7,17 +7,16 @@
 //! their calls can go elsewhere, and it is ejected.
 //! Not here: what becomes of the calls (`channel`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::ChannelConfig;
-use crate::endpoint::{Backend, Endpoint, State};
+use crate::endpoint::{Backend, State};
 use crate::link::{Link, Unanswered};
 use crate::ping::{Due, Silence};
 use crate::socket::{self, Stream};
@@ -28,6 +27,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// A connection that lived shorter than this counts as a failed attempt: a server at its limit accepts and closes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// A server that has left loses a connection on which nothing was in flight for so long.
+const UNUSED: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A new connection's first answer takes at most this many intervals of the pings.
 const GREETING: u32 = 2;
@@ -50,10 +53,31 @@ enum Ended {
 impl Keeper {
     pub(crate) async fn run(self) {
         let stop = self.stop.clone();
-        stop.run_until_cancelled(self.keep_up()).await;
-        let last = std::mem::replace(&mut *self.backend.slots[self.slot].state.lock(), State::Connecting);
+        let kept = async {
+            tokio::select! {
+                () = self.keep_up() => {}
+                () = self.goes() => {}
+            }
+        };
+        stop.run_until_cancelled(kept).await;
+        let over = State::Down(Arc::from(format!("{}: it is no longer there", self.backend.label)), Instant::now());
+        let last = std::mem::replace(&mut *self.backend.slots[self.slot].state.lock(), over);
         if let State::Up(link) = last {
-            link.close("the channel was dropped");
+            link.close("the channel was dropped, or its address");
+        }
+        self.backend.kept_no_more();
+        self.changed.send_replace(());
+    }
+
+    /// Resolves when the server has left and the connection was not needed for a while: what was begun on it may have pauses between
+    /// its calls.
+    async fn goes(&self) {
+        self.backend.retired().await;
+        let mut unused = Duration::ZERO;
+        while unused < UNUSED {
+            tokio::time::sleep(LOOK).await;
+            let used = matches!(&*self.backend.slots[self.slot].state.lock(), State::Up(link) if link.in_flight() > 0);
+            unused = if used { Duration::ZERO } else { unused + LOOK };
         }
     }
 
@@ -82,7 +106,8 @@ impl Keeper {
                 self.set(State::Connecting);
             } else {
                 self.set(State::Down(reason, Instant::now()));
-                self.pause(tried, failures).await;
+                self.backend.lost.notify_one();
+                pause(tried, failures, &self.backend.slots[self.slot].wanted).await;
             }
             failures += 1;
         }
@@ -93,19 +118,8 @@ impl Keeper {
         self.changed.send_replace(());
     }
 
-    /// Until the next attempt; not long when a call waits for it.
-    async fn pause(&self, tried: Instant, failures: u32) {
-        let wanted = async {
-            self.backend.slots[self.slot].wanted.notified().await;
-            // A thousand waiting calls are no reason for a thousand attempts.
-            tokio::time::sleep_until(tried + FIRST_PAUSE).await;
-        };
-        // Past the time: nobody waits.
-        let _ = timeout(pause(failures), wanted).await;
-    }
-
     fn hung(&self) -> Arc<str> {
-        Arc::from(format!("{}: connected, but it answers nothing", self.backend.endpoint))
+        Arc::from(format!("{}: connected, but it answers nothing", self.backend.label))
     }
 
     /// A connection on which a call would be answered.
@@ -117,7 +131,7 @@ impl Keeper {
                 self.backend.load.leaves(pong == Pong::Leaves, Instant::now());
                 Ok(link)
             }
-            Ok(Err(Unanswered(reason))) => Err(Arc::from(format!("{}: {reason}", self.backend.endpoint))),
+            Ok(Err(Unanswered(reason))) => Err(Arc::from(format!("{}: {reason}", self.backend.label))),
             Err(_) => {
                 link.close("it does not answer");
                 Err(self.hung())
@@ -144,7 +158,7 @@ impl Keeper {
                     self.config.observe.ejected();
                 }
                 self.config.observe.hung();
-                tracing::warn!(server = %self.backend.endpoint, "server hangs or cannot be reached, its calls go to others");
+                tracing::warn!(server = %self.backend.label, "server hangs or cannot be reached, its calls go to others");
                 link.close("it has answered nothing for too long");
                 Ended::Silent
             }
@@ -192,37 +206,23 @@ impl Keeper {
         true
     }
 
-    /// Tries the addresses of the name in turn, from a random one on, within the time for connecting.
+    /// Connects, within the time for it.
     async fn stream(&self) -> Result<Stream, Arc<str>> {
         let limit = self.config.connect_timeout;
-        match timeout(limit, self.connect_any()).await {
+        match timeout(limit, self.connect_now()).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Arc::from(format!("{}: {error}", self.backend.endpoint))),
+            Ok(Err(error)) => Err(Arc::from(format!("{}: {error}", self.backend.label))),
             Err(_) => {
                 let millis = limit.as_millis();
-                Err(Arc::from(format!("{}: no connection within {millis} ms", self.backend.endpoint)))
+                Err(Arc::from(format!("{}: no connection within {millis} ms", self.backend.label)))
             }
         }
     }
 
-    async fn connect_any(&self) -> std::io::Result<Stream> {
-        let Endpoint { host, port } = &self.backend.endpoint;
-        let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((&**host, *port)).await?.collect();
-        if !addresses.is_empty() {
-            let first = fastrand::usize(..addresses.len());
-            addresses.rotate_left(first);
-        }
-        let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    socket::tune(&stream)?;
-                    return Ok(Stream::Plain(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    async fn connect_now(&self) -> std::io::Result<Stream> {
+        let stream = TcpStream::connect(self.backend.address).await?;
+        socket::tune(&stream)?;
+        Ok(Stream::Plain(stream))
     }
 }
 
@@ -239,8 +239,19 @@ async fn ask(ping: &Ping, link: &Arc<Link>) -> Result<Pong, Unanswered> {
     link.ask(|number| ping.call(number)).await.map(|frame| ping.judge(frame))
 }
 
+/// Until the next attempt; not long when a call waits for it.
+pub(crate) async fn pause(tried: Instant, failures: u32, wanted: &Notify) {
+    let wanted = async {
+        wanted.notified().await;
+        // A thousand waiting calls are no reason for a thousand attempts.
+        tokio::time::sleep_until(tried + FIRST_PAUSE).await;
+    };
+    // Past the time: nobody waits.
+    let _ = timeout(length(failures), wanted).await;
+}
+
 /// Doubled for each failure, from half to the whole of it, so that many clients do not come back in step.
-fn pause(failures: u32) -> Duration {
+fn length(failures: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
@@ -252,9 +263,9 @@ mod tests {
     #[test]
     fn pauses_grow_to_less_than_a_second() {
         for failures in 0..100 {
-            let pause = pause(failures);
+            let pause = length(failures);
             assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{failures}: {pause:?}");
         }
-        assert!(pause(10) >= LONGEST_PAUSE / 2);
+        assert!(length(10) >= LONGEST_PAUSE / 2);
     }
 }

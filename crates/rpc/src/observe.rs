@@ -90,6 +90,10 @@ pub trait ObserveChannel: Send + Sync + 'static {
     fn ejected(&self) {}
     /// A connection was given up because nothing came from the server for too long.
     fn hung(&self) {}
+    /// A name resolves to one server more.
+    fn joined(&self) {}
+    /// A name resolves to a server no more.
+    fn left(&self) {}
     /// A call was sent once more.
     fn repeated(&self) {}
     /// A call was not sent once more because too many were lately.
@@ -103,6 +107,10 @@ pub struct ChannelStats {
     pub ejected: AtomicU64,
     /// Connections given up because nothing came.
     pub hung: AtomicU64,
+    /// Servers to which names began to resolve.
+    pub joined: AtomicU64,
+    /// Servers to which names resolve no more.
+    pub left: AtomicU64,
     /// Calls sent once more.
     pub repeated: AtomicU64,
     /// Calls not sent once more because too many were.
@@ -116,6 +124,14 @@ impl ObserveChannel for ChannelStats {
 
     fn hung(&self) {
         self.hung.fetch_add(1, Relaxed);
+    }
+
+    fn joined(&self) {
+        self.joined.fetch_add(1, Relaxed);
+    }
+
+    fn left(&self) {
+        self.left.fetch_add(1, Relaxed);
     }
 
     fn repeated(&self) {

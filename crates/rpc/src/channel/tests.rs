@@ -540,6 +540,122 @@ async fn a_call_ends_the_pause_after_a_refused_connection() {
     assert_eq!(echo(&channel, "x").await.expect("the call waits for the connection"), "x");
 }
 
+/// A name server with one name.
+#[derive(Clone, Default)]
+struct Zone(Arc<parking_lot::Mutex<Vec<SocketAddr>>>);
+
+impl Zone {
+    fn set(&self, addresses: &[SocketAddr]) {
+        *self.0.lock() = addresses.to_vec();
+    }
+
+    /// A channel to whatever the name stands for.
+    fn channel(&self) -> (Channel, Arc<ChannelStats>) {
+        self.channel_with(Duration::from_millis(20))
+    }
+
+    fn channel_with(&self, resolve: Duration) -> (Channel, Arc<ChannelStats>) {
+        let (zone, stats) = (self.0.clone(), Arc::new(ChannelStats::default()));
+        let lookup: Lookup = Arc::new(move |host, port| {
+            assert_eq!((host, port), ("servers.test", 9090));
+            let found = zone.lock().clone();
+            Box::pin(async move {
+                match found.is_empty() {
+                    true => Err(std::io::Error::other("no such name")),
+                    false => Ok(found),
+                }
+            })
+        });
+        let config = ChannelConfig { lookup, resolve, observe: Arc::clone(&stats) as _, ..ChannelConfig::default() };
+        (Channel::new(vec![Endpoint::parse("servers.test:9090").expect("it is one")], config), stats)
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_a_name_join_and_leave() {
+    let servers = [serve(ServerLimits::default()).await, serve(ServerLimits::default()).await];
+    let zone = Zone::default();
+    zone.set(&[servers[0].address]);
+    let (channel, stats) = zone.channel();
+    echo(&channel, "x").await.expect("the first one answers");
+    let first = channel.endpoints()[0].clone();
+    assert!(first.address.starts_with("servers.test:9090 (127.0.0.1"), "{first:?}");
+
+    zone.set(&[servers[1].address, servers[0].address]);
+    until(&channel, |endpoints| endpoints.len() == 2 && endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    assert_eq!(channel.endpoints()[0].id, first.id, "who is there already stays as it is");
+    while servers[1].notes.happened().started == 0 {
+        echo(&channel, "x").await.expect("one of them answers");
+    }
+
+    let held = tokio::spawn({
+        let (channel, only) = (channel.clone(), soon().with_endpoint(first.id));
+        async move { channel.call(&HOLD, &mut Note::of("x"), only).await }
+    });
+    let before = servers[0].notes.happened().started + 1;
+    servers[0].notes.until(|happened| happened.started == before).await;
+    zone.set(&[servers[1].address]);
+    until(&channel, |endpoints| endpoints.len() == 1).await;
+    for key in 0..50 {
+        let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
+        answer.expect("it arrives").expect("a result");
+    }
+    assert_eq!(servers[0].notes.happened().started, before, "new calls go to the other one");
+    // What was begun there goes on there.
+    let only = soon().with_endpoint(first.id);
+    channel.call(&ECHO, &mut Note::of("x"), only).await.expect("it arrives").expect("a result");
+    servers[0].notes.open("x");
+    assert_eq!(held.await.expect("no panic").expect("it arrives").expect("a result").data, "x");
+    while servers[0].stats.connections.load(Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let gone = channel.call(&ECHO, &mut Note::of("x"), only).await;
+    assert!(matches!(gone, Err(ChannelError::Unreachable { endpoints: 1, .. })), "{gone:?}");
+    assert_eq!((stats.joined.load(Relaxed), stats.left.load(Relaxed)), (2, 1));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_keeps_its_servers_and_without_any_says_why() {
+    let server = serve(ServerLimits::default()).await;
+    let zone = Zone::default();
+    let (channel, stats) = zone.channel();
+    let error = echo(&channel, "x").await.expect_err("nobody is known");
+    assert!(
+        matches!(&error, ChannelError::Unreachable { endpoints: 1, reason } if reason.contains("no such name")),
+        "{error}"
+    );
+    zone.set(&[server.address]);
+    echo(&channel, "x").await.expect("the call has it looked up again");
+    zone.set(&[]);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        echo(&channel, "x").await.expect("the server is kept");
+    }
+    assert_eq!((stats.joined.load(Relaxed), stats.left.load(Relaxed)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_lost_has_its_name_resolved_again() {
+    let (first, second) = (serve(ServerLimits::default()).await, serve(ServerLimits::default()).await);
+    let zone = Zone::default();
+    zone.set(&[first.address]);
+    let (channel, _) = zone.channel_with(Duration::from_secs(3_600));
+    echo(&channel, "x").await.expect("the first one answers");
+    zone.set(&[second.address]);
+    first.drain.start();
+    first.task.await.expect("the server ends");
+    until(&channel, |endpoints| endpoints.iter().any(|endpoint| endpoint.connected)).await;
+    echo(&channel, "x").await.expect("the second one answers");
+}
+
+#[tokio::test]
+async fn names_are_resolved_by_the_system() {
+    let server = serve(ServerLimits::default()).await;
+    let endpoint = Endpoint::parse(&format!("localhost:{}", server.address.port())).expect("it is one");
+    let channel = Channel::new(vec![endpoint], ChannelConfig::default());
+    assert_eq!(echo(&channel, "x").await.expect("it answers"), "x");
+}
+
 fn cancels() -> ChannelConfig {
     let cancel: CancelCall = Arc::new(|id: CallId| {
         let note = Note::of(id.0.to_vec());
