@@ -27,7 +27,9 @@ use crate::link::{Denied, Link};
 use crate::load::{Outcome, Standing};
 use crate::members::{self, Known, Members};
 use crate::retry::RetryBudget;
-use crate::{ChannelError, ChannelStats, Ejection, Endpoint, EndpointId, EndpointState, Lookup, ObserveChannel, Ping};
+use crate::{
+    ChannelError, ChannelStats, ClientTls, Ejection, Endpoint, EndpointId, EndpointState, Lookup, ObserveChannel, Ping,
+};
 
 /// So long a call waits at most for connections that have failed to be made anew: as long as a server that was started again
 /// may go unnoticed.
@@ -54,6 +56,8 @@ pub struct ChannelConfig {
     pub decode: DecodeLimits,
     /// Sent on the call's connection when a call with a `call_id` is given up after it was sent.
     pub cancel: Option<CancelCall>,
+    /// Every connection is made by TLS.
+    pub tls: Option<ClientTls>,
     /// How to ask a silent server whether it is there. Without it, one that hangs costs its calls their deadlines.
     pub ping: Option<Ping>,
     /// When failures take a server out of choice, and for how long.
@@ -76,6 +80,7 @@ impl Default for ChannelConfig {
             protocol: Protocol::Binary,
             decode: DecodeLimits::default(),
             cancel: None,
+            tls: None,
             ping: None,
             ejection: Ejection::default(),
             resolve: Duration::from_secs(5),
@@ -100,6 +105,7 @@ impl fmt::Debug for ChannelConfig {
             .field("connect_timeout", &self.connect_timeout)
             .field("protocol", &self.protocol)
             .field("cancels", &self.cancel.is_some())
+            .field("tls", &self.tls)
             .field("ping", &self.ping)
             .field("ejection", &self.ejection)
             .field("resolve", &self.resolve)
@@ -235,6 +241,25 @@ impl Channel {
         R: TSerializable,
         E: Exception,
     {
+        self.call_telling(method, request, options, |_| ()).await
+    }
+
+    /// The same, telling why when the call is sent once more.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn call_telling<Q, R, E>(
+        &self,
+        method: &Method<Q, R, E>,
+        request: &mut Q,
+        options: CallOptions,
+        mut repeated: impl FnMut(&dyn fmt::Display),
+    ) -> Result<Result<R, E>, ChannelError>
+    where
+        Q: Outgoing,
+        R: TSerializable,
+        E: Exception,
+    {
         debug_assert!(!method.oneway, "nobody answers {}, so it is to be sent, not called", method.name);
         let inner = &*self.0;
         inner.retries.call(Instant::now());
@@ -262,6 +287,10 @@ impl Channel {
             }
             inner.config.observe.repeated();
             let error = answer.err();
+            match &error {
+                Some(error) => repeated(error),
+                None => repeated(&"the server turned the call away"),
+            }
             tracing::debug!(
                 method = method.name,
                 error = error.as_ref().map(tracing::field::display),

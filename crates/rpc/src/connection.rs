@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use wire::{FrameError, FrameLimits, MessageKind, Request, Sniffed};
+use wire::{ApplicationErrorKind, FrameError, FrameLimits, MessageKind, Request, Sniffed};
 
 use crate::budget::{Charge, Owed, Taken, Wait};
 use crate::calls::{Answer, Calls, Finished, Running, panic_reply};
@@ -80,6 +80,8 @@ pub(crate) struct Connection<IO, S> {
     /// The budget granted nothing in time: frames are refused until it does.
     starved: bool,
     sniffed: bool,
+    /// What its first call is told instead of being made.
+    refused: Option<String>,
     draining: bool,
     /// The start of the drain, then its end.
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -114,6 +116,7 @@ where
             paused: false,
             starved: false,
             sniffed: false,
+            refused: None,
             draining,
             drain: Box::pin(if draining { shared.drained.clone().cancelled_owned() } else { shared.drain.started() }),
             busy: (!draining).then(|| shared.busy.token()),
@@ -122,6 +125,13 @@ where
             timer_at,
             shared,
         }
+    }
+
+    /// A connection that may not call, whose first call is told `why`.
+    pub(crate) fn refused(io: IO, peer: Arc<Peer>, shared: Arc<Shared<S>>, why: String) -> Self {
+        let mut connection = Self::new(io, peer, shared);
+        connection.refused = Some(why);
+        connection
     }
 
     pub(crate) async fn run(mut self) {
@@ -219,7 +229,10 @@ where
             Poll::Pending => Step::Idle,
             Poll::Ready(Err(_)) => Step::End(End::Gone),
             Poll::Ready(Ok(written)) => {
-                self.shared.observe.batch_written(written.bytes, written.took);
+                // 0: what TLS had kept has left.
+                if written.bytes > 0 {
+                    self.shared.observe.batch_written(written.bytes, written.took);
+                }
                 Step::Moved
             }
         }
@@ -374,6 +387,11 @@ where
                 return Step::End(End::Polite);
             }
         };
+        if let Some(why) = &self.refused {
+            let answer = request.application_error(ApplicationErrorKind::UnsupportedClientType, why);
+            self.out.push_bytes(answer.to_bytes().to_vec());
+            return Step::End(End::Polite);
+        }
         if let Some(why) = self.refusal(&request) {
             self.refuse(&request, why, charge);
             return Step::Idle;

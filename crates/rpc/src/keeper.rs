@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::ChannelConfig;
 use crate::endpoint::{Backend, State};
-use crate::link::{Link, Unanswered};
+use crate::link::{CLOSED, Link, Unanswered};
 use crate::ping::{Due, Silence};
 use crate::socket::{self, Stream};
 use crate::{Ping, Pong};
@@ -96,7 +96,7 @@ impl Keeper {
                             self.set(State::Connecting);
                             continue;
                         }
-                        Ended::Closed => (Arc::from("closed by the server right after connecting"), true),
+                        Ended::Closed => (self.short_lived(&link), true),
                     }
                 }
                 Err(reason) => (reason, false),
@@ -116,6 +116,14 @@ impl Keeper {
     fn set(&self, state: State) {
         *self.backend.slots[self.slot].state.lock() = state;
         self.changed.send_replace(());
+    }
+
+    fn short_lived(&self, link: &Link) -> Arc<str> {
+        match link.reason() {
+            // With TLS a server may say only now what it did not like.
+            Some(reason) if &*reason != CLOSED => Arc::from(format!("{}: {reason}", self.backend.label)),
+            _ => Arc::from("closed by the server right after connecting"),
+        }
     }
 
     fn hung(&self) -> Arc<str> {
@@ -222,7 +230,10 @@ impl Keeper {
     async fn connect_now(&self) -> std::io::Result<Stream> {
         let stream = TcpStream::connect(self.backend.address).await?;
         socket::tune(&stream)?;
-        Ok(Stream::Plain(stream))
+        match &self.config.tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(tls) => Ok(Stream::Secure(Box::new(tls.connect(stream, &self.backend.endpoint.host).await?))),
+        }
     }
 }
 

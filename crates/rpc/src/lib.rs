@@ -15,6 +15,7 @@ mod connection;
 mod drain;
 mod endpoint;
 mod error;
+mod handshake;
 mod inbound;
 mod keeper;
 mod limits;
@@ -38,11 +39,14 @@ pub use error::ChannelError;
 pub use limits::ServerLimits;
 pub use load::Ejection;
 pub use members::{Found, Lookup};
-pub use observe::{ChannelStats, Limit, Observe, ObserveChannel, ServerStats};
+pub use observe::{ChannelStats, HandshakeFailure, Limit, Observe, ObserveChannel, ServerStats};
 pub use peer::{CallContext, Peer};
 pub use ping::{Ping, Pong};
 pub use server::Server;
 pub use service::{CallFuture, Instead, Refusal, Service};
+pub use tls::{
+    ClientTls, ClientTlsSettings, ServerTls, ServerTlsSettings, TlsChange, TlsError, TlsVersion, UnknownVersion,
+};
 
 #[cfg(test)]
 mod testing;

@@ -23,6 +23,10 @@ pub struct ServerLimits {
     pub bytes_in_flight: usize,
     /// Within this time a started frame must be complete.
     pub frame_time: Duration,
+    /// Within this time after it was accepted a connection must be through its TLS handshake.
+    pub handshake_time: Duration,
+    /// Most connections in a TLS handshake; one more is closed, and its owner notices at once.
+    pub handshakes: usize,
     /// A connection without calls is closed after this time without a byte.
     pub idle: Duration,
     /// Within this time a connection must take the answers that wait for it, or as many bytes of them as a frame may
@@ -42,6 +46,9 @@ impl Default for ServerLimits {
             frame_bytes: FrameLimits::default().frame_bytes,
             bytes_in_flight: 256 << 20,
             frame_time: Duration::from_secs(10),
+            handshake_time: Duration::from_secs(5),
+            // One takes about a millisecond of a core: as many as five seconds have room for, on few cores.
+            handshakes: 1_024,
             idle: Duration::from_secs(600),
             // As long as a frame may take to come in twice over: slow links are common, dead ones reset earlier.
             write_stall: Duration::from_secs(20),

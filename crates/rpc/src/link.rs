@@ -144,6 +144,11 @@ impl Link {
         self.waiters.lock().by_number.len()
     }
 
+    /// Why it is gone.
+    pub(crate) fn reason(&self) -> Option<Arc<str>> {
+        self.waiters.lock().gone.clone()
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.closed.is_cancelled()
     }
@@ -302,6 +307,8 @@ impl Link {
                 };
                 match tokio::time::timeout(WRITE_STALL, step).await {
                     Ok(Ok(true)) => break,
+                    // More than fits into the buffers on the way: something has moved.
+                    Ok(Ok(false)) if !batch.is_empty() => self.heard.store(true, Relaxed),
                     Ok(Ok(false)) => {}
                     Ok(Err(error)) => return tls::reason(&error),
                     Err(_) => return stalled(),

@@ -1,7 +1,7 @@
 //! What a server and a channel tell whoever counts.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wire::Sniffed;
 
@@ -24,11 +24,15 @@ pub enum Limit {
     Idle,
     /// Time for taking the answers that wait.
     WriteStall,
+    /// Time for a TLS handshake.
+    HandshakeTime,
+    /// TLS handshakes at the same time.
+    Handshakes,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Connections,
         Self::CallsPerConnection,
         Self::FrameBytes,
@@ -36,6 +40,8 @@ impl Limit {
         Self::FrameTime,
         Self::Idle,
         Self::WriteStall,
+        Self::HandshakeTime,
+        Self::Handshakes,
     ];
 
     /// The name for a metric's label.
@@ -49,6 +55,44 @@ impl Limit {
             Self::FrameTime => "frame_time",
             Self::Idle => "idle",
             Self::WriteStall => "write_stall",
+            Self::HandshakeTime => "handshake_time",
+            Self::Handshakes => "handshakes",
+        }
+    }
+}
+
+/// Why a connection did not get through the TLS handshake, other than by a [`Limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandshakeFailure {
+    /// It spoke without TLS.
+    Plain,
+    /// It showed no certificate.
+    NoCertificate,
+    /// Its certificate is not trusted, has expired, is for something else or names nobody.
+    Certificate,
+    /// It did not accept this side's certificate or terms.
+    Refused,
+    /// It left.
+    Left,
+    /// It broke the protocol, or has no version or cipher in common with this side.
+    Protocol,
+}
+
+impl HandshakeFailure {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Plain, Self::NoCertificate, Self::Certificate, Self::Refused, Self::Left, Self::Protocol];
+
+    /// The name for a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::NoCertificate => "no_certificate",
+            Self::Certificate => "certificate",
+            Self::Refused => "refused",
+            Self::Left => "left",
+            Self::Protocol => "protocol",
         }
     }
 }
@@ -66,6 +110,12 @@ pub trait Observe: Send + Sync + 'static {
     fn limit(&self, limit: Limit) {}
     /// A connection brought something that is not served here; it was answered where possible, and closed.
     fn sniffed(&self, what: Sniffed) {}
+    /// A connection has not got through the TLS handshake.
+    fn handshake_failed(&self, why: HandshakeFailure) {}
+    /// New connections are shown a certificate that ends then: at the start, and when its files have changed.
+    fn certificate(&self, expires: SystemTime) {}
+    /// The changed files of the certificate cannot be used; what was there before is.
+    fn certificate_unusable(&self) {}
     /// A frame of `bytes` payload bytes is complete; `took` is from its first byte to its last.
     fn frame_read(&self, bytes: usize, took: Duration) {}
     /// A call was handed to the service.
@@ -170,6 +220,11 @@ pub struct ServerStats {
     pub bytes_out_total: AtomicU64,
     /// Connections that brought something else than framed Thrift.
     pub sniffed_total: AtomicU64,
+    /// When the certificate in use ends, in seconds of Unix time; 0: there is none.
+    pub certificate_expires: AtomicU64,
+    /// How often changed files of the certificate could not be used.
+    pub certificates_unusable: AtomicU64,
+    handshakes: [AtomicU64; HandshakeFailure::ALL.len()],
     limits: [AtomicU64; Limit::ALL.len()],
 }
 
@@ -177,6 +232,11 @@ impl ServerStats {
     /// How often `limit` was hit.
     pub fn limit_hits(&self, limit: Limit) -> u64 {
         self.limits[limit as usize].load(Relaxed)
+    }
+
+    /// How many TLS handshakes failed for this reason.
+    pub fn handshakes_failed(&self, why: HandshakeFailure) -> u64 {
+        self.handshakes[why as usize].load(Relaxed)
     }
 }
 
@@ -200,6 +260,19 @@ impl Observe for ServerStats {
 
     fn sniffed(&self, _what: Sniffed) {
         self.sniffed_total.fetch_add(1, Relaxed);
+    }
+
+    fn handshake_failed(&self, why: HandshakeFailure) {
+        self.handshakes[why as usize].fetch_add(1, Relaxed);
+    }
+
+    fn certificate(&self, expires: SystemTime) {
+        let expires = expires.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.certificate_expires.store(expires, Relaxed);
+    }
+
+    fn certificate_unusable(&self) {
+        self.certificates_unusable.fetch_add(1, Relaxed);
     }
 
     fn frame_read(&self, bytes: usize, _took: Duration) {

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(crate) struct Outbound {
     goal_since: Instant,
     /// The most that lies between two goals.
     stride: u64,
+    /// What was written may not have left: TLS keeps what the kernel does not take.
+    unflushed: bool,
 }
 
 impl Outbound {
@@ -55,6 +57,7 @@ impl Outbound {
             goal: 0,
             goal_since: now,
             stride: stride as u64,
+            unflushed: false,
         }
     }
 
@@ -63,8 +66,9 @@ impl Outbound {
         self.batch.remaining()
     }
 
+    /// Whether all has left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.batch.is_empty()
+        self.batch.is_empty() && !self.unflushed
     }
 
     /// Puts an answer behind those that wait.
@@ -102,18 +106,25 @@ impl Outbound {
 
     /// Since when the peer has not got as far as it was to; none when nothing waits.
     pub(crate) fn behind_since(&self) -> Option<Instant> {
-        (!self.batch.is_empty()).then_some(self.goal_since)
+        (!self.is_empty()).then_some(self.goal_since)
     }
 
-    /// Writes once. Only to be called while something waits.
+    /// Writes once. Only to be called while not all has left.
     pub(crate) fn poll_write<IO>(&mut self, io: &mut IO, cx: &mut Context<'_>) -> Poll<io::Result<Written>>
     where
         IO: AsyncWrite + Unpin,
     {
+        if self.batch.is_empty() {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+            return Poll::Ready(Ok(Written { bytes: 0, took: Duration::ZERO }));
+        }
         let bytes = ready!(pin!(io.write_buf(&mut self.batch)).poll(cx))?;
         if bytes == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        // A plain socket has nothing to flush, and says so at once.
+        self.unflushed = Pin::new(io).poll_flush(cx)?.is_pending();
         self.written += bytes as u64;
         while self.held.front().is_some_and(|(end, _)| *end <= self.written) {
             self.held.pop_front();

@@ -16,12 +16,14 @@ pub struct Peer {
     /// Number of the connection, unique in this process: tells two connections from one address apart.
     pub connection: u64,
     pub(crate) protocol: OnceLock<Protocol>,
+    /// As its certificate says.
+    pub(crate) identity: Option<CallerId>,
     closed: CancellationToken,
 }
 
 impl Peer {
     pub(crate) fn new(address: SocketAddr, connection: u64) -> Self {
-        Self { address, connection, protocol: OnceLock::new(), closed: CancellationToken::new() }
+        Self { address, connection, protocol: OnceLock::new(), identity: None, closed: CancellationToken::new() }
     }
 
     /// Tells [`Peer::closed`] when it is dropped.
@@ -40,10 +42,16 @@ impl Peer {
         self.protocol.get().copied()
     }
 
-    /// Who is calling. Nobody is verified as long as listeners have no TLS: the address stands for the caller.
+    /// Whether a certificate says who it is.
+    #[must_use]
+    pub fn is_identified(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// Who is calling: as its certificate says where one was asked for, else the address stands for the caller.
     #[must_use]
     pub fn caller(&self) -> CallerId {
-        CallerId::anonymous(self.address.ip())
+        self.identity.clone().unwrap_or_else(|| CallerId::anonymous(self.address.ip()))
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +21,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
 use crate::connection::Connection;
-use crate::{Drain, Limit, Observe, Peer, ServerLimits, ServerStats, Service, socket};
+use crate::handshake::{self, Handshakes, Opened};
+use crate::{Drain, Limit, Observe, Peer, ServerLimits, ServerStats, ServerTls, Service, TlsChange, socket};
 
 /// Pause after `accept` failed for want of file descriptors or memory, doubled up to [`LONGEST_PAUSE`]: without it the
 /// loop would spin, because the connection stays in the backlog.
@@ -32,6 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Server {
     listeners: Vec<TcpListener>,
     limits: ServerLimits,
+    tls: Option<ServerTls>,
     observe: Arc<dyn Observe>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Shared<S> {
     /// The drain has ended: whoever is still connected is let go.
     pub(crate) drained: CancellationToken,
     pub(crate) notices: Notices,
+    pub(crate) tls: Option<ServerTls>,
+    pub(crate) handshakes: Handshakes,
 }
 
 impl Server {
@@ -61,7 +65,14 @@ impl Server {
     /// Serves listeners that are open already.
     #[must_use]
     pub fn from_listeners(listeners: Vec<TcpListener>, limits: ServerLimits) -> Self {
-        Self { listeners, limits, observe: Arc::new(ServerStats::default()) }
+        Self { listeners, limits, tls: None, observe: Arc::new(ServerStats::default()) }
+    }
+
+    /// Speaks TLS, and nothing else, on all listeners.
+    #[must_use]
+    pub fn secured_by(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Tells everything to `observe`.
@@ -82,12 +93,13 @@ impl Server {
     /// Serves until the drain has ended. Dropping the future drops every connection.
     pub async fn serve<S: Service>(self, service: Arc<S>, drain: Drain) {
         let _running = drain.register();
-        let Self { listeners, limits, observe } = self;
-        let shared = Arc::new(Shared::new(service, limits, observe, drain));
+        let Self { listeners, limits, tls, observe } = self;
+        let shared = Arc::new(Shared { tls, ..Shared::new(service, limits, observe, drain) });
         let mut connections = JoinSet::new();
         let in_time = tokio::select! {
             biased;
             in_time = shared.drained_in_time() => in_time,
+            never = follow_certificate(&shared) => match never {},
             never = accept_all(&listeners, &shared, &mut connections) => match never {},
         };
         drop(listeners);
@@ -112,6 +124,8 @@ impl<S> Shared<S> {
             busy: TaskTracker::new(),
             drained: CancellationToken::new(),
             notices: Notices::default(),
+            tls: None,
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -225,13 +239,60 @@ fn admit<S: Service>(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared
         // The peer has left already; the first read will say so.
         tracing::debug!(%error, %address, "socket options not set");
     }
-    let peer = Arc::new(Peer::new(address, NEXT.fetch_add(1, Relaxed)));
+    let peer = Peer::new(address, NEXT.fetch_add(1, Relaxed));
     let closed = peer.closing();
-    let connection = Connection::new(stream, peer, Arc::clone(shared));
-    connections.spawn(async move {
-        let _closed = closed;
-        connection.run().await;
-    });
+    match &shared.tls {
+        None => {
+            let connection = Connection::new(stream, Arc::new(peer), Arc::clone(shared));
+            connections.spawn(async move {
+                let _closed = closed;
+                connection.run().await;
+            });
+        }
+        Some(tls) => {
+            let (tls, shared) = (tls.clone(), Arc::clone(shared));
+            connections.spawn(async move {
+                let _closed = closed;
+                secure(stream, &tls, peer, shared).await;
+            });
+        }
+    }
+}
+
+/// A connection on a listener with TLS, from handshake to end.
+async fn secure<S: Service>(stream: TcpStream, tls: &ServerTls, mut peer: Peer, shared: Arc<Shared<S>>) {
+    match handshake::open(stream, tls, &peer, &shared).await {
+        Opened::Secure(stream, caller) => {
+            peer.identity = caller;
+            Connection::new(*stream, Arc::new(peer), shared).run().await;
+        }
+        Opened::Nameless(stream, why) => Connection::refused(*stream, Arc::new(peer), shared, why).run().await,
+        Opened::Plain(stream, why) => Connection::refused(stream, Arc::new(peer), shared, why).run().await,
+        Opened::Closed => {}
+    }
+}
+
+/// Follows the files of the certificate, if there is one, and tells of it.
+async fn follow_certificate<S>(shared: &Shared<S>) -> Infallible {
+    let Some(tls) = &shared.tls else { return std::future::pending().await };
+    let expires = |at: SystemTime| {
+        shared.observe.certificate(at);
+        let until = humantime::format_rfc3339_seconds(at);
+        if at <= SystemTime::now() {
+            tracing::error!(%until, "the certificate in use has expired, clients will refuse it");
+        } else {
+            tracing::info!(%until, mutual = tls.is_mutual(), "certificate in use");
+        }
+    };
+    expires(tls.expires());
+    let tell = |change| match change {
+        TlsChange::Used { .. } => expires(tls.expires()),
+        TlsChange::Kept(error) => {
+            shared.observe.certificate_unusable();
+            tracing::error!(%error, "the changed files of the certificate cannot be used, what was there before is");
+        }
+    };
+    tls.clone().follow(tell).await
 }
 
 /// Keeps a peer from filling the log: one line a minute for an address, and one for what concerns nobody in particular.

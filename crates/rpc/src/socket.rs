@@ -22,7 +22,6 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    #[expect(dead_code, reason = "channels cannot be told to use TLS yet")]
     Secure(Box<TlsStream<TcpStream>>),
 }
 
