@@ -10,6 +10,7 @@ mod metrics;
 mod record;
 mod service;
 mod settings;
+mod tls;
 mod trace;
 
 use std::path::PathBuf;
@@ -104,8 +105,8 @@ fn start(flags: &Flags) -> Result<(), String> {
     if flags.print_config {
         return chassis::program::show(&settings);
     }
-    let listeners = [("listen", settings.listen), ("admin", settings.admin)];
-    chassis::exposure::check(&settings.auth, &settings.keys, &listeners)?;
+    check_exposure(&settings)?;
+    let tls = settings.tls.open()?;
     let keyring = Keyring::open(&settings.keys)?;
     let logs = chassis::logs::start(&settings.log)?;
     let engine_settings = settings.engine()?;
@@ -119,11 +120,19 @@ fn start(flags: &Flags) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the threads could not be started: {error}"))?;
-    runtime.block_on(serve(settings, keyring, engine_settings, library, &logs))
+    runtime.block_on(serve(settings, tls, keyring, engine_settings, library, &logs))
+}
+
+/// Who must show a certificate is checked. The admin listener speaks no TLS.
+fn check_exposure(settings: &Settings) -> Result<(), String> {
+    let all = [("admin", settings.admin), ("listen", settings.listen)];
+    let unchecked = if settings.tls.is_mutual() { &all[..1] } else { &all[..] };
+    chassis::exposure::check(&settings.auth, &settings.keys, unchecked)
 }
 
 async fn serve(
     settings: Settings,
+    tls: Option<rpc::ServerTls>,
     keyring: Option<Arc<Keyring>>,
     engine: engine::Settings,
     library: &'static Runtime,
@@ -134,7 +143,10 @@ async fn serve(
     let traces = Traces::start(&settings.traces, "outboard-server", env!("CARGO_PKG_VERSION"), &metrics)?;
     let ours = ServerMetrics::new(&metrics, keyring.as_deref(), traces.clone());
     let server = rpc::Server::bind(settings.listen, settings.rpc()).await;
-    let server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
+    let mut server = server.map_err(|error| format!("cannot listen on {} (`listen`): {error}", settings.listen))?;
+    if let Some(tls) = tls {
+        server = server.secured_by(tls);
+    }
     let address = server.local_addr().map_err(|error| error.to_string())?;
     let engine = engine::Engine::start(engine, library, |name| ours.model(name) as Arc<dyn engine::Observe>)?;
     let asked = chassis::exposure::operators(&settings.auth, settings.admin, keyring.as_ref());
@@ -221,6 +233,22 @@ fn pages(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_for_certificates_may_listen_to_others_but_not_as_admin() {
+        let mutual = ["--set", "tls.certificate=c.pem", "--set", "tls.key=c.key", "--set", "tls.client_ca=ca.pem"];
+        let flags = |key: &str, value: &str| {
+            let flags = ["outboard-server", key, value].into_iter().chain(mutual);
+            Flags::parse_from(flags).settings().expect("they are settings")
+        };
+        assert_eq!(check_exposure(&flags("--listen", "0.0.0.0:9090")), Ok(()));
+        let refused = check_exposure(&flags("--admin", "0.0.0.0:9091")).expect_err("anybody could ask");
+        assert!(refused.contains("`admin` is 0.0.0.0:9091"), "{refused}");
+        // A certificate of this side alone says nothing about callers.
+        let one_way = flags("--listen", "0.0.0.0:9090");
+        let one_way = Settings { tls: tls::Tls { client_ca: PathBuf::new(), ..one_way.tls.clone() }, ..one_way };
+        assert!(check_exposure(&one_way).is_err_and(|error| error.contains("`listen` is")));
+    }
 
     #[test]
     fn each_listener_that_others_reach_needs_a_word() {

@@ -82,7 +82,7 @@ impl Finished {
 }
 
 /// Whose prefixes, streams and shares they are. What a caller calls itself proves nothing, so it only ever keeps apart what one
-/// address asks for several, as a gateway does; all of them together are bounded by what models take.
+/// address, certificate or key asks for several, as a gateway does; all of them together are bounded by what models take.
 pub(crate) fn owner(call: &Call, base: Option<&idl::base::Base>) -> String {
     let name = base.and_then(|base| base.caller.as_deref()).unwrap_or_default();
     format!("{} {}", call.caller, &name[..name.floor_char_boundary(CALLER)])

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chassis::keyring::Keyring;
 use chassis::metrics::{Metrics, Seconds};
@@ -16,7 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use rpc::{Limit, Refusal};
+use rpc::{HandshakeFailure, Limit, Refusal};
 use units::ModelName;
 use wire::Sniffed;
 
@@ -94,6 +94,9 @@ pub(crate) struct ServerMetrics {
     sniffed: Family<NameLabels, Counter>,
     refused: Family<NameLabels, Counter>,
     refused_keys: Family<NameLabels, Counter>,
+    handshake_failures: Family<NameLabels, Counter>,
+    certificate_expiry: Gauge<i64, AtomicI64>,
+    certificate_errors: Counter,
     write: Histogram,
     models: Mutex<HashMap<ModelName, Arc<ModelMetrics>>>,
     /// For what only the engine sees.
@@ -165,6 +168,9 @@ impl ServerMetrics {
             sniffed: Family::default(),
             refused: Family::default(),
             refused_keys: Family::default(),
+            handshake_failures: Family::default(),
+            certificate_expiry: Gauge::default(),
+            certificate_errors: Counter::default(),
             write,
             models: Mutex::new(HashMap::new()),
             traces,
@@ -204,6 +210,12 @@ impl ServerMetrics {
             server.register("accept_failures", "Connections that could not be accepted", this.accept_failures.clone());
             server.register("limit_hits", "How often a limit was hit", this.limits.clone());
             server.register("refused_calls", "Calls refused before they began", this.refused.clone());
+            let handshakes = this.handshake_failures.clone();
+            server.register("tls_handshake_failures", "Connections that did not get through the handshake", handshakes);
+            let expiry = this.certificate_expiry.clone();
+            server.register("tls_certificate_expiry_seconds", "Unix time at which the certificate in use ends", expiry);
+            let errors = this.certificate_errors.clone();
+            server.register("tls_certificate_errors", "Changed files of the certificate that cannot be used", errors);
             server.register("refused_keys", "Calls without the key that they need", this.refused_keys.clone());
             if let Some(keyring) = keyring {
                 keyring.register(server);
@@ -328,6 +340,19 @@ impl rpc::Observe for ServerMetrics {
 
     fn sniffed(&self, what: Sniffed) {
         self.sniffed.get_or_create(&NameLabels { name: stranger(what) }).inc();
+    }
+
+    fn handshake_failed(&self, why: HandshakeFailure) {
+        self.handshake_failures.get_or_create(&NameLabels { name: why.name() }).inc();
+    }
+
+    fn certificate(&self, expires: SystemTime) {
+        let seconds = expires.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.certificate_expiry.set(seconds as i64);
+    }
+
+    fn certificate_unusable(&self) {
+        self.certificate_errors.inc();
     }
 
     fn frame_read(&self, bytes: usize, _took: Duration) {

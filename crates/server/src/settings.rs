@@ -10,6 +10,8 @@ use runtime::{DeviceWish, LibraryChoice};
 use serde::{Deserialize, Serialize};
 use units::ModelName;
 
+use crate::tls::Tls;
+
 /// What a frame holds of an answer besides the outputs' bytes: names, shapes, ids, timings.
 const REPLY_HEAD: u64 = 64 << 10;
 
@@ -43,6 +45,7 @@ pub(crate) struct Settings {
     /// What runs longer after SIGTERM is cut.
     #[serde(with = "humantime_serde")]
     pub(crate) drain: Duration,
+    pub(crate) tls: Tls,
     pub(crate) limits: Limits,
     pub(crate) chat: Chat,
     pub(crate) log: chassis::logs::Settings,
@@ -59,6 +62,10 @@ pub(crate) struct Limits {
     pub(crate) bytes_in_flight: Size,
     #[serde(with = "humantime_serde")]
     pub(crate) frame_time: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(crate) handshake_time: Duration,
+    /// TLS handshakes at the same time.
+    pub(crate) handshakes: usize,
     #[serde(with = "humantime_serde")]
     pub(crate) idle: Duration,
     #[serde(with = "humantime_serde")]
@@ -119,12 +126,15 @@ impl Default for Settings {
             keys: PathBuf::new(),
             auth: String::new(),
             drain: rpc::Drain::LIMIT,
+            tls: Tls::default(),
             limits: Limits {
                 connections: rpc.connections,
                 calls_per_connection: rpc.calls_per_connection,
                 frame: Size::bytes(rpc.frame_bytes as u64),
                 bytes_in_flight: Size::bytes(rpc.bytes_in_flight as u64),
                 frame_time: rpc.frame_time,
+                handshake_time: rpc.handshake_time,
+                handshakes: rpc.handshakes,
                 idle: rpc.idle,
                 write_stall: rpc.write_stall,
                 picture: Size::bytes(pictures.bytes),
@@ -169,6 +179,7 @@ impl Settings {
             ("io_threads", self.io_threads as u64, 0..=1_024),
             ("limits.connections", limits.connections as u64, 1..=1_000_000),
             ("limits.calls_per_connection", limits.calls_per_connection as u64, 1..=1_000_000),
+            ("limits.handshakes", limits.handshakes as u64, 1..=1_000_000),
             // Less holds no useful call.
             ("limits.frame", frame, 1_024..=most_frame),
             // Every frame that is allowed must fit, or its sender would be told to try again for ever.
@@ -192,6 +203,7 @@ impl Settings {
         for (key, value, least) in [
             ("drain", self.drain, Duration::ZERO),
             ("limits.frame_time", limits.frame_time, Duration::from_millis(1)),
+            ("limits.handshake_time", limits.handshake_time, Duration::from_millis(1)),
             ("limits.idle", limits.idle, Duration::from_millis(1)),
             ("limits.write_stall", limits.write_stall, Duration::from_millis(1)),
             ("limits.wedged_after", limits.wedged_after, Duration::from_millis(1)),
@@ -229,6 +241,8 @@ impl Settings {
             frame_bytes: self.limits.frame.as_u64() as usize,
             bytes_in_flight: self.limits.bytes_in_flight.as_u64() as usize,
             frame_time: self.limits.frame_time,
+            handshake_time: self.limits.handshake_time,
+            handshakes: self.limits.handshakes,
             idle: self.limits.idle,
             write_stall: self.limits.write_stall,
             ..rpc::ServerLimits::default()
