@@ -92,6 +92,19 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   seen.editCancelled = (await said(p)).length;
   seen.focusAfterCancel = await focused(p);
 
+  // Another question while the first one is being edited: what was edited takes the place of both, and its answer is the only one.
+  await p.locator(".turn").first().locator("[data-action=edit]").click();
+  await p.locator("[data-edit]").fill("history");
+  const left = p.waitForEvent("requestfailed");
+  await send(p, "hold");
+  await last(p).locator("[data-said]").getByText("First half").waitFor();
+  await p.locator("[data-edit]").press("Enter");
+  seen.editedBeside = (await left).url().endsWith("/v1/chat/completions");
+  await shown(p, "user: history");
+  await idle(p);
+  seen.afterEditBeside = await said(p);
+  await ask(p, "history");
+
   await p.reload();
   seen.reloaded = await said(p);
   seen.reloadedTitle = await p.locator("[data-title]").textContent();
@@ -188,7 +201,8 @@ const focused = (p) => p.evaluate(() => document.activeElement.id || document.ac
   }));
   // Nothing that a model writes takes long to show.
   for (const hard of ["*a ".repeat(300), "*a".repeat(8_000), "[".repeat(15_000), ">".repeat(15_000), "`a``".repeat(4_000), "**_~~".repeat(3_000), "- ".repeat(300), "|".repeat(8_000) + "\n|-|",
-    `# a${" ".repeat(30_000)}b`, `a|b\n-${" ".repeat(30_000)}x|`, `\`\`\`${" ".repeat(30_000)}\``, `${"~".repeat(30_000)}\``, `\` ${"a".repeat(30_000)}\``]) {
+    `# a${" ".repeat(30_000)}b`, `a|b\n-${" ".repeat(30_000)}x|`, `\`\`\`${" ".repeat(30_000)}\``, `${"~".repeat(30_000)}\``, `\` ${"a".repeat(30_000)}\``,
+    `${"a|".repeat(4_000)}\n${"-|".repeat(4_000)}${"\n|".repeat(600)}`]) {
     await p.locator("[data-new]").click();
     await ask(p, `show ${hard}`);
   }

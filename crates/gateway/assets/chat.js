@@ -109,6 +109,8 @@ function edit(view) {
   stop();
   view.edit(input.maxLength, (text) => {
     if (text === null) { view.action("edit")?.focus(); return; }
+    // Another question may have been asked meanwhile.
+    stop();
     cutFrom(views.indexOf(view));
     ask(text);
   });

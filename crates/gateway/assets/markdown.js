@@ -191,7 +191,8 @@ function table({ head, align, rows }) {
     if (align[column] === "lr") node.className = "middle";
     return node;
   };
-  const row = (name, texts) => make("tr", head.map((_, column) => cell(name, texts[column] ?? "", column)));
+  // No more cells than were written: a wide head above many short rows would be their product.
+  const row = (name, texts) => make("tr", texts.slice(0, head.length).map((text, column) => cell(name, text, column)));
   const node = make("table", [make("thead", [row("th", head)]), make("tbody", rows.map((texts) => row("td", texts)))]);
   return scrolled("wide", "Table", [node]);
 }

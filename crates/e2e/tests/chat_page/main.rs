@@ -86,6 +86,8 @@ fn an_answer_appears_while_it_is_made(seen: &Seen) {
     let history = "user: history; assistant: user: history; user: history";
     seen.is("/edited", json!(["history", "user: history", "history", history]));
     seen.is("/editCancelled", json!(4));
+    seen.is("/editedBeside", json!(true));
+    seen.is("/afterEditBeside", json!(["history", "user: history"]));
     seen.is("/reloaded", json!(["history", "user: history", "history", history]));
     seen.is("/reloadedTitle", json!("history"));
     seen.is("/cutByReload", json!("First half"));
