@@ -20,8 +20,10 @@ use crate::access::Visitor;
 use crate::metrics::Route;
 use crate::problem::{Problem, start_of};
 use crate::site::{Process, Site};
+use crate::trace::{Names, TRACEPARENT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CALLER: HeaderName = HeaderName::from_static("x-outboard-caller");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TIMEOUT: &str = "x-request-timeout-ms";
@@ -31,13 +33,15 @@ const REASON: usize = 1_024;
 
 /// A request on its way to an answer. Dropped without one, its client has left.
 pub(crate) struct Ask {
-    pub(crate) request_id: RequestId,
+    pub(crate) names: Names,
     pub(crate) received: Instant,
     route: Route,
     process: Arc<Process>,
     /// Whose key it came with, or where it came from.
     caller: Option<CallerId>,
     visitor: Option<Visitor>,
+    /// It came through a proxy that is ours.
+    by_proxy: bool,
     answered: bool,
     /// For the log line.
     pub(crate) told: Told,
@@ -78,14 +82,16 @@ impl Ask {
             Some(visitor) => Some(CallerId::verified(&visitor.name)),
             None => address(request, &process.settings.trusted_proxies).map(CallerId::anonymous),
         };
+        let by_proxy = peer(request).is_some_and(|peer| process.settings.trusted_proxies.contains(&peer));
         let incoming = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
         Self {
-            request_id: RequestId::keep_or_generate(incoming),
+            names: Names::new(RequestId::keep_or_generate(incoming), request.headers(), &process.traces),
             received: Instant::now(),
             route,
             process,
             caller,
             visitor,
+            by_proxy,
             answered: false,
             told: Told::default(),
         }
@@ -151,7 +157,7 @@ impl Ask {
     pub(crate) fn answer(mut self, result: Result<HttpResponse, Problem>) -> HttpResponse {
         let (response, problem) = match result {
             Ok(response) => (response, None),
-            Err(problem) => (problem.answer(self.request_id.as_str()), Some(problem)),
+            Err(problem) => (problem.answer(&self.names), Some(problem)),
         };
         self.finish(response, problem.as_ref())
     }
@@ -171,8 +177,17 @@ impl Ask {
     /// The headers that every answer has.
     pub(crate) fn sign(&self, response: &mut HttpResponse) {
         let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(self.request_id.as_str()) {
+        if let Ok(id) = HeaderValue::from_str(self.names.request_id.as_str()) {
             headers.insert(REQUEST_ID, id);
+        }
+        if let Some(place) = self.names.traceparent() {
+            headers.insert(TRACEPARENT, place);
+        }
+        // For the proxy in front, which takes it out: who it was by name.
+        if let Some(visitor) = self.visitor.as_ref().filter(|_| self.by_proxy)
+            && let Ok(name) = HeaderValue::from_str(&visitor.name)
+        {
+            headers.insert(CALLER, name);
         }
         if let Ok(timing) = HeaderValue::from_str(&self.server_timing(self.received.elapsed())) {
             headers.insert(SERVER_TIMING, timing);
@@ -196,6 +211,9 @@ impl Ask {
         let quiet = matches!(self.route, Route::Health | Route::Asset) && status < 500;
         let all = self.process.settings.log.requests == Requests::All;
         let wanted = problem.is_some() || status >= 500 || (all && !quiet);
+        if !quiet {
+            self.trace(counted, problem.map_or("ok", Problem::code), problem.map(Problem::message).as_deref());
+        }
         if wanted {
             self.log(status, problem.map_or("ok", Problem::code), problem.map(Problem::message), total, bytes_out);
         }
@@ -221,10 +239,25 @@ impl Ask {
         text
     }
 
+    /// The request's span. What a client did wrong is no failure of the span's, as the conventions have it.
+    fn trace(&self, status: u16, outcome: &str, reason: Option<&str>) {
+        let failure = reason.filter(|_| status >= 499).map(|reason| start_of(reason, REASON));
+        self.names.end(self.route.name(), self.received, failure, |span| {
+            let caller = self.caller.as_ref().map_or("", CallerId::as_str);
+            let model = self.told.model.as_ref().map_or("", ModelName::as_str);
+            span.with("request_id", self.names.request_id.as_str())
+                .with("caller", caller)
+                .with("model", model)
+                .with("outcome", outcome)
+                .with("http.response.status_code", usize::from(status))
+        });
+    }
+
     fn log(&self, status: u16, outcome: &str, reason: Option<String>, total: Duration, bytes_out: u64) {
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         info!(
-            request_id = self.request_id.as_str(),
+            request_id = self.names.request_id.as_str(),
+            trace_id = %self.names.trace_id(),
             caller = self.caller.as_ref().map(CallerId::as_str),
             kind = self.route.name(),
             model = self.told.model.as_ref().map_or("", ModelName::as_str),
@@ -249,13 +282,18 @@ impl Ask {
 
 /// The client's address: the peer's own, or what a trusted proxy says of the one before it.
 fn address(request: &HttpRequest, trusted: &[IpAddr]) -> Option<IpAddr> {
-    // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d.
-    let peer = request.peer_addr()?.ip().to_canonical();
+    let peer = peer(request)?;
     if !trusted.contains(&peer) {
         return Some(peer);
     }
     let told = request.headers().get(REAL_IP).and_then(|value| value.to_str().ok()?.parse().ok());
     told.or(Some(peer))
+}
+
+/// Who is connected.
+fn peer(request: &HttpRequest) -> Option<IpAddr> {
+    // A listener on [::] sees IPv4 peers as ::ffff:a.b.c.d.
+    Some(request.peer_addr()?.ip().to_canonical())
 }
 
 impl Drop for Ask {
@@ -272,6 +310,7 @@ impl Drop for Ask {
         }
         self.process.metrics.left();
         self.process.metrics.told(&self.told);
+        self.trace(499, "cancelled", Some("the client left"));
         self.log(499, "cancelled", Some("the client left".to_owned()), self.received.elapsed(), 0);
     }
 }

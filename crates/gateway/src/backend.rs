@@ -14,14 +14,15 @@ use futures_util::future::select_ok;
 use idl::base::Base;
 use idl::health::{CheckReply, CheckRequest, ServingStatus};
 use idl::inference::{CancelRequest, ClassifyReply, ClassifyRequest, ModelInfo, ModelsRequest};
-use rpc::{CallOptions, Channel, ChannelConfig, Endpoint, Ping, Pong};
-use units::{CallId, Deadline, RequestId};
-use wire::{FrameLimits, MessageKind, Protocol, encode_call};
+use rpc::{CallOptions, Channel, ChannelConfig, ChannelError, ClientTls, Endpoint, Ping, Pong};
+use units::{CallId, Deadline};
+use wire::{FrameLimits, MessageKind, Method, Outgoing, Protocol, TSerializable, encode_call};
 
 pub(crate) use self::chat::{ChatStream, StreamTimes};
 use crate::metrics::GatewayMetrics;
 use crate::server_key::ServerKey;
 use crate::settings::Settings;
+use crate::trace::{Calling, Names};
 
 /// How long the list of models is believed.
 const MODELS_FRESH: Duration = Duration::from_secs(1);
@@ -50,7 +51,13 @@ pub(crate) struct Classify {
 
 impl Backend {
     /// Connects in the background, on the thread that calls this.
-    pub(crate) fn new(servers: Vec<Endpoint>, settings: &Settings, metrics: &GatewayMetrics, key: ServerKey) -> Self {
+    pub(crate) fn new(
+        servers: Vec<Endpoint>,
+        settings: &Settings,
+        metrics: &GatewayMetrics,
+        key: ServerKey,
+        tls: Option<ClientTls>,
+    ) -> Self {
         let shown = key.clone();
         let config = ChannelConfig {
             connections: settings.connections_per_server,
@@ -59,6 +66,7 @@ impl Backend {
             resolve: settings.channel.resolve,
             ejection: settings.channel.ejection(),
             observe: Arc::clone(&metrics.server_events) as _,
+            tls,
             ..ChannelConfig::default()
         };
         Self { channel: Channel::new(servers, config), key, models: RefCell::new(None) }
@@ -68,12 +76,12 @@ impl Backend {
     pub(crate) async fn classify(
         &self,
         ask: Classify,
-        request_id: &RequestId,
+        names: &Names,
         deadline: Deadline,
     ) -> Result<ClassifyReply, Fault> {
-        let call_id = CallId::random();
+        let (call_id, calling) = (CallId::random(), names.calling("classify"));
         let mut request = ClassifyRequest {
-            base: Some(self.key.base(request_id, call_id)),
+            base: Some(calling.base(&self.key, call_id)),
             model: Some(ask.model),
             version: None,
             images: Some(ask.images),
@@ -81,23 +89,24 @@ impl Backend {
             preview_px: ask.preview_px,
         };
         let options = CallOptions::new(deadline).with_call_id(call_id);
-        let reply = self.channel.call(&idl::methods::CLASSIFY, &mut request, options).await;
+        let reply = call(&self.channel, &idl::methods::CLASSIFY, &mut request, options, calling).await;
         reply.map_err(Fault::from)?.map_err(thrown)
     }
 
     /// What is served, at most a second old.
-    pub(crate) async fn models(&self, request_id: &RequestId, deadline: Deadline) -> Result<Listed, Fault> {
+    pub(crate) async fn models(&self, names: &Names, deadline: Deadline) -> Result<Listed, Fault> {
         if let Some((at, models)) = &*self.models.borrow()
             && at.elapsed() < MODELS_FRESH
         {
             return Ok(Rc::clone(models));
         }
+        let calling = names.calling("models");
         let mut request = ModelsRequest {
-            base: Some(self.key.base(request_id, CallId::random())),
+            base: Some(calling.base(&self.key, CallId::random())),
             model: None,
             with_labels: Some(false),
         };
-        let reply = self.channel.call(&idl::methods::MODELS, &mut request, CallOptions::new(deadline)).await;
+        let reply = call(&self.channel, &idl::methods::MODELS, &mut request, CallOptions::new(deadline), calling).await;
         let reply = reply.map_err(Fault::from)?.map_err(thrown)?;
         let models = Rc::new(reply.models.unwrap_or_default());
         *self.models.borrow_mut() = Some((Instant::now(), Rc::clone(&models)));
@@ -105,25 +114,24 @@ impl Backend {
     }
 
     /// Whether a server serves; the reason of one of them when none does.
-    pub(crate) async fn check(&self, request_id: &RequestId, deadline: Deadline) -> Result<CheckReply, String> {
+    pub(crate) async fn check(&self, names: &Names, deadline: Deadline) -> Result<CheckReply, String> {
         let options = CallOptions::new(deadline);
         // Each is asked: one that drains answers, too, but the requests that it turns away go to the others.
         let connected = self.channel.endpoints().into_iter().filter(|endpoint| endpoint.connected);
-        let asked: Vec<_> = connected
-            .map(|endpoint| Box::pin(self.check_one(request_id, options.with_endpoint(endpoint.id))))
-            .collect();
+        let asked: Vec<_> =
+            connected.map(|endpoint| Box::pin(self.check_one(names, options.with_endpoint(endpoint.id)))).collect();
         if asked.is_empty() {
-            return self.check_one(request_id, options).await;
+            return self.check_one(names, options).await;
         }
         select_ok(asked).await.map(|(reply, _)| reply)
     }
 
-    fn speaker(&self, caller: &str, request_id: &RequestId) -> Speaker {
-        Speaker { key: self.key.clone(), caller: caller.to_owned(), request_id: request_id.clone() }
+    fn speaker(&self, caller: &str, names: &Names) -> Speaker {
+        Speaker { key: self.key.clone(), caller: caller.to_owned(), names: names.clone() }
     }
 
-    async fn check_one(&self, request_id: &RequestId, options: CallOptions) -> Result<CheckReply, String> {
-        let mut request = CheckRequest { base: Some(self.key.base(request_id, CallId::random())), model: None };
+    async fn check_one(&self, names: &Names, options: CallOptions) -> Result<CheckReply, String> {
+        let mut request = CheckRequest { base: Some(names.base(&self.key, CallId::random())), model: None };
         let reply = self.channel.call(&idl::methods::CHECK, &mut request, options).await;
         let reply: CheckReply = match reply {
             Ok(Ok(reply)) => reply,
@@ -150,15 +158,44 @@ impl Backend {
 struct Speaker {
     key: ServerKey,
     caller: String,
-    request_id: RequestId,
+    names: Names,
 }
 
 impl Speaker {
     /// The servers keep what callers have in their caches, and how many streams each may have, apart by this name.
     fn base(&self, call_id: CallId) -> Base {
-        let caller = Some(format!("gateway for {}", self.caller));
-        Base { caller, ..self.key.base(&self.request_id, call_id) }
+        self.said(self.names.base(&self.key, call_id))
     }
+
+    /// The same for a call that has a span of its own.
+    fn base_of(&self, calling: &Calling<'_>, call_id: CallId) -> Base {
+        self.said(calling.base(&self.key, call_id))
+    }
+
+    fn said(&self, base: Base) -> Base {
+        Base { caller: Some(format!("gateway for {}", self.caller)), ..base }
+    }
+}
+
+/// Makes a call that its request's trace knows.
+async fn call<Q, R>(
+    channel: &Channel,
+    method: &Method<Q, R, idl::fault::Fault>,
+    request: &mut Q,
+    options: CallOptions,
+    mut calling: Calling<'_>,
+) -> Result<Result<R, idl::fault::Fault>, ChannelError>
+where
+    Q: Outgoing,
+    R: TSerializable,
+{
+    let reply = channel.call_telling(method, request, options, |reason| calling.repeated(reason)).await;
+    match &reply {
+        Ok(Ok(_)) => calling.end(None),
+        Ok(Err(thrown)) => calling.end(Some(&thrown.message.as_deref().unwrap_or("the server failed"))),
+        Err(error) => calling.end(Some(error)),
+    }
+    reply
 }
 
 /// What a server has thrown. That it does not let this gateway in is nothing that the gateway's own caller could mend.

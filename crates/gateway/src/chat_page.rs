@@ -80,7 +80,7 @@ pub(crate) async fn post(request: HttpRequest, payload: web::Payload, site: web:
     let answered = site.process.in_time(answer(&request, &site, &mut ask, &mut talk)).await;
     let problem = answered.err().map(Problem::from);
     let offer = offer(&request, &site, &ask).await.unwrap_or_default();
-    let shown = problem.as_ref().map(|problem| (problem, ask.request_id.as_str()));
+    let shown = problem.as_ref().map(|problem| (problem, ask.names.request_id.as_str()));
     let page = ask.page("chat.html", values(offer, talk, shown));
     match (page, problem) {
         (Ok(page), None) => ask.finish(page_head(HttpResponse::Ok()).body(page), None),
@@ -122,7 +122,7 @@ impl Offer {
 async fn offer(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> Result<Offer, Problem> {
     let deadline = ask.deadline(request)?;
     // The conversations in the browser can be read without a server, too.
-    Ok(match site.process.in_time(site.backend.models(&ask.request_id, deadline)).await {
+    Ok(match site.process.in_time(site.backend.models(&ask.names, deadline)).await {
         Ok(models) => Offer::of(&models),
         Err(fault) => Offer { notice: Some(fault.message.into_owned()), ..Offer::default() },
     })
@@ -224,7 +224,7 @@ async fn answer(request: &HttpRequest, site: &web::Data<Site>, ask: &mut Ask, ta
     let deadline = ask.deadline_or(request, site.process.settings.limits.chat_deadline)?;
     let chat = wanted(talk)?;
     ask.told.model = Some(checked(&talk.written.model)?);
-    let reply = site.backend.chat_complete(chat, &ask.caller(), &ask.request_id, deadline).await?;
+    let reply = site.backend.chat_complete(chat, &ask.caller(), &ask.names, deadline).await?;
     let (text, facts) = told(ask, reply)?;
     if text.is_empty() {
         return Err(Fault::unavailable("the model answered with nothing"));

@@ -238,7 +238,7 @@ async fn answer(
         None => None,
     };
     let total = ask.received.elapsed();
-    let body = json(&reply, many, total, kept, ask.request_id.as_str());
+    let body = json(&reply, many, total, kept, ask.names.request_id.as_str());
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
@@ -258,7 +258,7 @@ pub(crate) async fn run(
     ask.told.rows = images.len();
     ask.told.bytes_in = images.iter().map(Bytes::len).sum();
     let call = Classify { model, images, top_k, preview_px };
-    let reply = site.backend.classify(call, &ask.request_id, deadline).await;
+    let reply = site.backend.classify(call, &ask.names, deadline).await;
     drop(share);
     let reply = reply?;
     if let Some(timing) = &reply.timing {

@@ -75,7 +75,7 @@ pub(crate) async fn ready(request: HttpRequest, site: web::Data<Site>) -> HttpRe
     } else if let Some(Scope::Gateway) = scope {
         (true, HealthBody { status: "ready", reason: None, degraded })
     } else {
-        match site.backend.check(&ask.request_id, Deadline::after(Instant::now(), PATIENCE)).await {
+        match site.backend.check(&ask.names, Deadline::after(Instant::now(), PATIENCE)).await {
             Ok(_) => (true, HealthBody { status: "ready", reason: None, degraded }),
             Err(reason) => (false, HealthBody { status: "not_ready", reason: Some(reason), degraded }),
         }

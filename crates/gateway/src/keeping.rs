@@ -114,7 +114,7 @@ impl Keeping {
         let micros = |time: Duration| time.as_micros() as u64;
         Record {
             id: RecordId::generate(),
-            request_id: ask.request_id.as_str().to_owned(),
+            request_id: ask.names.request_id.as_str().to_owned(),
             caller: ask.caller(),
             source: self.source,
             model: self.model.clone(),

@@ -21,8 +21,10 @@ mod pages;
 mod problem;
 mod query;
 mod server_key;
+mod server_tls;
 mod settings;
 mod site;
+mod trace;
 
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -35,10 +37,11 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard, web};
 use chassis::keyring::Keyring;
+use chassis::traces::Traces;
 use clap::Parser;
 use fault::Fault;
 use history::History;
-use rpc::Endpoint;
+use rpc::{ClientTls, Endpoint};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -121,6 +124,7 @@ fn start(flags: &Flags) -> Result<(), String> {
     settings.check_exposure()?;
     let keyring = Keyring::open(&settings.keys)?;
     let server_key = ServerKey::open(&settings)?;
+    let tls = settings.channel.tls.open()?;
     let servers: Vec<Endpoint> = settings
         .servers
         .iter()
@@ -133,7 +137,7 @@ fn start(flags: &Flags) -> Result<(), String> {
     chassis::files::raise_limit(settings.limits.connections);
     let history = History::start(&settings.history)?.map(Arc::new);
     let served =
-        actix_web::rt::System::new().block_on(serve(settings, servers, keyring, server_key, history.clone(), &logs));
+        actix_web::rt::System::new().block_on(serve(settings, servers, keyring, server_key, tls, history.clone(), &logs));
     if let Some(history) = history {
         history.close(FAREWELL);
     }
@@ -145,6 +149,7 @@ async fn serve(
     servers: Vec<Endpoint>,
     keyring: Option<Arc<Keyring>>,
     server_key: ServerKey,
+    tls: Option<ClientTls>,
     history: Option<Arc<History>>,
     logs: &chassis::logs::Logs,
 ) -> Result<(), String> {
@@ -153,8 +158,10 @@ async fn serve(
     if let Some(history) = &history {
         metrics.register(|registry| history.register(registry));
     }
+    let traces = Traces::start(&settings.traces, "outboard-gateway", env!("CARGO_PKG_VERSION"), &metrics)?;
     let process = Arc::new(Process {
         metrics: GatewayMetrics::new(&metrics, keyring.as_deref()),
+        traces: traces.clone(),
         templates: Templates::new().with_history(history.is_some()),
         draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
@@ -184,7 +191,7 @@ async fn serve(
     let door = Socket::from(listener.try_clone().map_err(unusable)?);
     let http = HttpServer::new(move || {
         // Made on the worker's own thread, so its connections live there, too.
-        let backend = Backend::new(servers.clone(), &shared.settings, &shared.metrics, shown.clone());
+        let backend = Backend::new(servers.clone(), &shared.settings, &shared.metrics, shown.clone(), tls.clone());
         let site = Site { process: Arc::clone(&shared), backend };
         let asked = Condition::new(site.process.keyring.is_some(), from_fn(access::check));
         App::new().app_data(web::Data::new(site)).wrap(asked).configure(routes)
@@ -205,10 +212,14 @@ async fn serve(
         actix_web::rt::spawn(Arc::clone(keyring).follow());
     }
     actix_web::rt::spawn(server_key.follow());
+    if let Some(tls) = followed_tls {
+        actix_web::rt::spawn(server_tls::follow(tls, Arc::clone(&process.metrics.tls)));
+    }
     let server = http.run();
     actix_web::rt::spawn(drain(door, server.handle(), Arc::clone(&process)));
     server.await.map_err(|error| format!("the listener failed: {error}"))?;
     info!("drained");
+    traces.end();
     Ok(())
 }
 

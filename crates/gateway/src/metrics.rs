@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use rpc::ObserveChannel;
 
+use crate::server_tls;
 use crate::ask::Told;
 
 /// What clients ask for; the label of every metric of requests.
@@ -144,6 +145,7 @@ pub(crate) struct GatewayMetrics {
     left: Counter,
     refused: [Counter; 6],
     pub(crate) server_events: Arc<ServerEvents>,
+    pub(crate) tls: Arc<server_tls::Numbers>,
     first_token: Histogram,
     tokens_in: Counter,
     tokens_out: Counter,
@@ -167,6 +169,7 @@ impl GatewayMetrics {
             left: Counter::default(),
             refused: REFUSED.map(|reason| refused.get_or_create(&RefusedLabels { reason }).clone()),
             server_events: Arc::new(ServerEvents::of(&events)),
+            tls: Arc::default(),
             first_token: Seconds.new_metric(),
             tokens_in: Counter::default(),
             tokens_out: Counter::default(),
@@ -179,6 +182,10 @@ impl GatewayMetrics {
             gateway.register("answers", "Answers by route and class of status", answers);
             gateway.register("clients_left", "Clients that left before their answer", this.left.clone());
             gateway.register("refused", "Requests without the key or the token that they need", refused);
+            let expiry = this.tls.expiry.clone();
+            gateway.register("tls_certificate_expiry_seconds", "Unix time at which the one for servers ends", expiry);
+            let errors = this.tls.errors.clone();
+            gateway.register("tls_certificate_errors", "Changed files for TLS that cannot be used", errors);
             gateway.register("server_events", "What was done about servers that fail", events);
             if let Some(keyring) = keyring {
                 keyring.register(gateway);

@@ -59,7 +59,7 @@ pub(crate) async fn list(request: HttpRequest, site: web::Data<Site>) -> HttpRes
     let ask = Ask::new(&request, &site, Route::Models);
     let result = async {
         let deadline = ask.deadline(&request)?;
-        let models = site.backend.models(&ask.request_id, deadline).await?;
+        let models = site.backend.models(&ask.names, deadline).await?;
         let data = models.iter().map(model_body).collect();
         Ok::<_, Problem>(HttpResponse::Ok().json(ModelsBody { object: "list", data }))
     };
@@ -81,7 +81,7 @@ pub(crate) async fn one(request: HttpRequest, site: web::Data<Site>, name: web::
     let ask = Ask::new(&request, &site, Route::Models);
     let result = async {
         let deadline = ask.deadline(&request)?;
-        let models = site.backend.models(&ask.request_id, deadline).await?;
+        let models = site.backend.models(&ask.names, deadline).await?;
         let found = models.iter().find(|model| model.name.as_deref() == Some(name.as_str()));
         let found = found.ok_or_else(|| Fault::model_not_found(start_of(&name, 128)))?;
         Ok::<_, Problem>(HttpResponse::Ok().json(model_body(found)))

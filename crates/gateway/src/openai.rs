@@ -141,13 +141,13 @@ async fn whole(
     times: StreamTimes,
 ) -> Result<HttpResponse, Fault> {
     let request = std::mem::take(&mut wanted.request);
-    let reply = site.backend.chat_complete(request, &ask.caller(), &ask.request_id, times.deadline).await;
+    let reply = site.backend.chat_complete(request, &ask.caller(), &ask.names, times.deadline).await;
     let reply = reply.map_err(|fault| wanted.as_asked(fault))?;
     let Wanted { form, model, echo, .. } = wanted;
     let usage = answered(ask, &reply)?;
     let choices = reply.choices.as_deref().unwrap_or_default();
     let name = named(&reply, model.as_str());
-    let head = Head::new(form, ask.request_id.as_str(), name, text(&reply.version), false);
+    let head = Head::new(form, ask.names.request_id.as_str(), name, text(&reply.version), false);
     let usage = UsageBody::from(&usage);
     let mut response = HttpResponse::Ok();
     Ok(match form {
@@ -173,14 +173,14 @@ async fn whole(
 
 async fn streamed(mut wanted: Wanted, site: &web::Data<Site>, mut ask: Ask, times: StreamTimes) -> HttpResponse {
     let request = std::mem::take(&mut wanted.request);
-    let begun = ask.in_time(site.backend.chat_start(request, &ask.caller(), &ask.request_id, times)).await;
+    let begun = ask.in_time(site.backend.chat_start(request, &ask.caller(), &ask.names, times)).await;
     let (stream, first) = match begun {
         Ok(begun) => begun,
         Err(fault) => return ask.answer(Err(wanted.as_asked(fault).into())),
     };
     let Wanted { form, answers, include_usage, echo, .. } = wanted;
     ask.told.first_token = Some(ask.received.elapsed());
-    let head = Head::new(form, ask.request_id.as_str(), stream.model.clone(), &stream.version, include_usage);
+    let head = Head::new(form, ask.names.request_id.as_str(), stream.model.clone(), &stream.version, include_usage);
     stream::respond(ask, stream, Events::new(head, answers, echo), first)
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn upload_form(request: HttpRequest, site: web::Data<Site>) -> 
 async fn form_page(request: &HttpRequest, site: &web::Data<Site>, ask: &Ask) -> Result<HttpResponse, Problem> {
     let deadline = ask.deadline(request)?;
     // The page is of use without a server, too: it says so, and the models are back on the next look.
-    let (models, notice) = match site.process.in_time(site.backend.models(&ask.request_id, deadline)).await {
+    let (models, notice) = match site.process.in_time(site.backend.models(&ask.names, deadline)).await {
         Ok(models) => (choices(&models, Task::CLASSIFY), None),
         Err(fault) => (Vec::new(), Some(fault.message.into_owned())),
     };
@@ -197,7 +197,7 @@ async fn result_page(
             decode_ms => millis(server.decode),
             queue_ms => millis(server.queue),
             run_ms => millis(server.run),
-            request_id => ask.request_id.as_str(),
+            request_id => ask.names.request_id.as_str(),
         },
     )?;
     Ok(page_head(HttpResponse::Ok()).body(page))
@@ -232,11 +232,11 @@ pub(crate) fn finish(ask: &mut Ask, site: &web::Data<Site>, result: Result<HttpR
         title => if problem.status() < 500 { "That did not work" } else { "The service has a problem" },
         message => problem.message(),
         advice => problem.advice(),
-        request_id => ask.request_id.as_str(),
+        request_id => ask.names.request_id.as_str(),
     };
     let response = match site.process.templates.render("error.html", ask.with_visitor(values)) {
         Ok(page) => page_head(problem.head()).body(page),
-        Err(_) => problem.answer(ask.request_id.as_str()),
+        Err(_) => problem.answer(&ask.names),
     };
     ask.finish(response, Some(&problem))
 }

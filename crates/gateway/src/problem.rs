@@ -9,6 +9,8 @@ use fault::{Fault, Kind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::trace::Names;
+
 /// Why a request has no better answer.
 #[derive(Debug)]
 pub(crate) enum Problem {
@@ -45,6 +47,9 @@ struct ErrorDetail<'a> {
     code: &'static str,
     /// Stands in the logs of every process.
     request_id: &'a str,
+    /// The same, in the form of W3C Trace Context.
+    #[schema(example = "0af7651916cd43dd8448eb211c80319c")]
+    trace_id: &'a str,
 }
 
 impl Problem {
@@ -109,26 +114,28 @@ impl Problem {
     }
 
     /// The error object.
-    pub(crate) fn answer(&self, request_id: &str) -> HttpResponse {
-        self.with_body(request_id, |body| self.head().json(body))
+    pub(crate) fn answer(&self, names: &Names) -> HttpResponse {
+        self.with_body(names, |body| self.head().json(body))
     }
 
     /// The error object as the last event of a stream.
-    pub(crate) fn event(&self, request_id: &str, out: &mut Vec<u8>) {
-        self.with_body(request_id, |body| {
+    pub(crate) fn event(&self, names: &Names, out: &mut Vec<u8>) {
+        self.with_body(names, |body| {
             out.extend_from_slice(b"data: ");
             serde_json::to_writer(&mut *out, body).expect("texts are always JSON");
             out.extend_from_slice(b"\n\n");
         });
     }
 
-    fn with_body<T>(&self, request_id: &str, write: impl FnOnce(&ErrorBody<'_>) -> T) -> T {
+    fn with_body<T>(&self, names: &Names, write: impl FnOnce(&ErrorBody<'_>) -> T) -> T {
         let (kind, param) = match self {
             Self::Fault(fault) => (fault.kind.row().openai_type, fault.param.as_deref()),
             Self::Method { .. } => ("invalid_request_error", None),
         };
         let message = self.message();
-        let detail = ErrorDetail { message: &message, r#type: kind, param, code: self.code(), request_id };
+        let trace_id = names.trace_id().to_string();
+        let (code, request_id) = (self.code(), names.request_id.as_str());
+        let detail = ErrorDetail { message: &message, r#type: kind, param, code, request_id, trace_id: &trace_id };
         write(&ErrorBody { error: detail })
     }
 }
@@ -149,16 +156,26 @@ pub(crate) fn start_of(text: &str, most: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
+    use actix_web::http::header::{HeaderMap, HeaderValue};
+    use chassis::traces::Traces;
     use fault::Retry;
+    use units::RequestId;
 
     use super::*;
+    use crate::trace::TRACEPARENT;
+
+    fn names() -> Names {
+        let parent = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let headers = HeaderMap::from_iter([(TRACEPARENT, parent)]);
+        Names::new(RequestId::parse("request-1").expect("an id"), &headers, &Traces::off())
+    }
 
     #[actix_web::test]
     async fn every_row_of_the_fault_table_leaves_with_its_status_type_and_code() {
         for kind in Kind::ALL {
             let row = kind.row();
             let problem = Problem::Fault(Fault::new(kind, "no").with_param("top_k"));
-            let answer = problem.answer("request-1");
+            let answer = problem.answer(&names());
             assert_eq!(answer.status().as_u16(), row.http);
             let retry = matches!(row.retry, Retry::Later | Retry::Backoff);
             assert_eq!(answer.headers().contains_key(RETRY_AFTER), retry, "{kind}");
@@ -166,6 +183,7 @@ mod tests {
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             let expected = serde_json::json!({"error": {
                 "message": "no", "type": row.openai_type, "param": "top_k", "code": row.code, "request_id": "request-1",
+                "trace_id": "0af7651916cd43dd8448eb211c80319c",
             }});
             assert_eq!(body, expected);
         }
@@ -181,7 +199,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_wrong_method_names_the_right_ones() {
-        let answer = Problem::Method { allowed: "POST" }.answer("request-1");
+        let answer = Problem::Method { allowed: "POST" }.answer(&names());
         assert_eq!(answer.status(), 405);
         assert_eq!(answer.headers().get(ALLOW).and_then(|value| value.to_str().ok()), Some("POST"));
     }

@@ -9,6 +9,7 @@ use chassis::settings::{self, SettingsError};
 use rpc::Ejection;
 use serde::{Deserialize, Serialize};
 
+use crate::server_tls;
 use crate::backend::most_picture_bytes;
 
 /// The largest value of `limits.pictures_per_call`.
@@ -47,6 +48,7 @@ pub(crate) struct Settings {
     /// What is kept of answers.
     pub(crate) history: history::Settings,
     pub(crate) log: chassis::logs::Settings,
+    pub(crate) traces: chassis::traces::Settings,
 }
 
 /// What clients may take.
@@ -102,6 +104,7 @@ pub(crate) struct ChannelSettings {
     /// Doubled each time up to this.
     #[serde(with = "humantime_serde")]
     pub(crate) eject_longest: Duration,
+    pub(crate) tls: server_tls::Settings,
 }
 
 impl Default for ChannelSettings {
@@ -113,6 +116,7 @@ impl Default for ChannelSettings {
             eject_after: failures,
             eject_first: first,
             eject_longest: longest,
+            tls: server_tls::Settings::default(),
         }
     }
 }
@@ -154,6 +158,7 @@ impl Default for Settings {
             channel: ChannelSettings::default(),
             history: history::Settings::default(),
             log: chassis::logs::Settings::default(),
+            traces: chassis::traces::Settings::default(),
         }
     }
 }
@@ -202,6 +207,7 @@ impl Settings {
         ] {
             settings::within_time(key, value, allowed)?;
         }
+        self.traces.check()?;
         self.history.check()
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use chassis::keyring::Keyring;
+use chassis::traces::Traces;
 use fault::Fault;
 use history::History;
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use crate::settings::Settings;
 pub(crate) struct Process {
     pub(crate) settings: Settings,
     pub(crate) metrics: GatewayMetrics,
+    pub(crate) traces: Traces,
     pub(crate) templates: Templates,
     pub(crate) draining: AtomicBool,
     /// The drain's time is nearly over: what still runs is told so now.

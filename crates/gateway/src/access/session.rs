@@ -45,13 +45,13 @@ pub(super) fn ask_for_key(ask: &mut Ask, request: &HttpRequest, problem: Problem
 }
 
 fn door(ask: &mut Ask, next: &str, message: Option<String>, problem: Problem) -> HttpResponse {
-    match ask.page("login.html", context! { next, message, request_id => ask.request_id.as_str() }) {
+    match ask.page("login.html", context! { next, message, request_id => ask.names.request_id.as_str() }) {
         Ok(page) => {
             let response = page_head(problem.head()).body(page);
             ask.finish(response, Some(&problem))
         }
         Err(broken) => {
-            let response = broken.answer(ask.request_id.as_str());
+            let response = broken.answer(&ask.names);
             ask.finish(response, Some(&broken))
         }
     }

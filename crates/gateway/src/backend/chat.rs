@@ -13,10 +13,11 @@ use idl::chat::{ChatReply, ChatRequest, NextRequest, Piece, StartReply, StartReq
 use idl::fault::{Fault as Thrown, FaultCode};
 use rpc::{CallOptions, Channel, ChannelError, EndpointId};
 use tokio::sync::oneshot;
-use units::{CallId, Deadline, RequestId};
+use units::{CallId, Deadline};
 use wire::{Exception as _, Method};
 
-use super::{Backend, Speaker, thrown};
+use super::{Backend, Speaker, call, thrown};
+use crate::trace::Names;
 
 /// A bound stream ends with the connection that it was started on, so a start that was lost with its connection is made anew
 /// and not sent again.
@@ -57,16 +58,16 @@ impl Backend {
         &self,
         request: ChatRequest,
         caller: &str,
-        request_id: &RequestId,
+        names: &Names,
         deadline: Deadline,
     ) -> Result<ChatReply, Fault> {
         let (request, options) = placed(request, caller, deadline);
-        let speaker = self.speaker(caller, request_id);
+        let speaker = self.speaker(caller, names);
         let (_, reply) = where_it_belongs(&self.channel, options, async |options| {
-            let call_id = CallId::random();
-            let mut request = ChatRequest { base: Some(speaker.base(call_id)), ..request.clone() };
+            let (call_id, calling) = (CallId::random(), names.calling("complete"));
+            let mut request = ChatRequest { base: Some(speaker.base_of(&calling, call_id)), ..request.clone() };
             let options = options.with_call_id(call_id);
-            let reply = self.channel.call(&idl::methods::COMPLETE, &mut request, options).await;
+            let reply = call(&self.channel, &idl::methods::COMPLETE, &mut request, options, calling).await;
             reply.map_err(|error| Refused::channel(error, false))?.map_err(Refused::thrown)
         })
         .await?;
@@ -82,11 +83,11 @@ impl Backend {
         &self,
         request: ChatRequest,
         caller: &str,
-        request_id: &RequestId,
+        names: &Names,
         times: StreamTimes,
     ) -> Result<(ChatStream, Vec<Piece>), Fault> {
         let (request, options) = placed(request, caller, times.deadline);
-        let (began, speaker) = (Instant::now(), self.speaker(caller, request_id));
+        let (began, speaker) = (Instant::now(), self.speaker(caller, names));
         let (_, begun) = where_it_belongs(&self.channel, options, async |options| {
             let begin = async {
                 let mut stream =
@@ -203,14 +204,16 @@ impl ChatStream {
         let (sender, receiver) = oneshot::channel();
         // By itself: a client that leaves now would leave a stream behind whose name nobody knows.
         tokio::spawn(async move {
-            let key = CallId::random();
+            // Lent to the call, while the stream takes the speaker.
+            let names = speaker.names.clone();
+            let (key, calling) = (CallId::random(), names.calling("start"));
             let mut request = StartRequest {
-                base: Some(speaker.base(key)),
+                base: Some(speaker.base_of(&calling, key)),
                 stream_key: Some(Bytes::copy_from_slice(&key.0)),
                 chat: Some(chat),
                 bound: Some(true),
             };
-            let started = match channel.call(&START, &mut request, options).await {
+            let started = match call(&channel, &START, &mut request, options, calling).await {
                 Err(error) => Err(Refused::channel(error, true)),
                 Ok(Err(fault)) => Err(Refused::thrown(fault)),
                 Ok(Ok(reply)) => Ok(Self {

@@ -3,9 +3,10 @@
 use fault::Fault;
 use idl::inference::{EmbedReply, EmbedRequest};
 use rpc::CallOptions;
-use units::{CallId, Deadline, RequestId};
+use units::{CallId, Deadline};
 
-use super::{Backend, thrown};
+use super::{Backend, call, thrown};
+use crate::trace::Names;
 
 impl Backend {
     /// Makes vectors of texts. Dropping the future stops the work on the server.
@@ -16,13 +17,14 @@ impl Backend {
         &self,
         request: EmbedRequest,
         caller: &str,
-        request_id: &RequestId,
+        names: &Names,
         deadline: Deadline,
     ) -> Result<EmbedReply, Fault> {
-        let call_id = CallId::random();
-        let mut request = EmbedRequest { base: Some(self.speaker(caller, request_id).base(call_id)), ..request };
+        let (call_id, calling) = (CallId::random(), names.calling("embed"));
+        let mut request =
+            EmbedRequest { base: Some(self.speaker(caller, names).base_of(&calling, call_id)), ..request };
         let options = CallOptions::new(deadline).with_call_id(call_id);
-        let reply = self.channel.call(&idl::methods::EMBED, &mut request, options).await;
+        let reply = call(&self.channel, &idl::methods::EMBED, &mut request, options, calling).await;
         reply.map_err(Fault::from)?.map_err(thrown)
     }
 }

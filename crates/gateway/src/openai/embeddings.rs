@@ -152,7 +152,7 @@ async fn answer(
     drop(bytes);
     ask.told.model = Some(model.clone());
     ask.told.rows = count;
-    let reply = site.backend.embed(request, &ask.caller(), &ask.request_id, deadline).await.map_err(as_asked)?;
+    let reply = site.backend.embed(request, &ask.caller(), &ask.names, deadline).await.map_err(as_asked)?;
     if let Some(timing) = &reply.timing {
         ask.told.server = server_times(timing);
     }

@@ -57,7 +57,7 @@ impl Answer {
         let mut out = if self.first.is_some() { self.events.opening() } else { Vec::new() };
         let problem = self.step(&mut out).await.err().map(Problem::Fault);
         if let Some(problem) = &problem {
-            problem.event(self.ask.request_id.as_str(), &mut out);
+            problem.event(&self.ask.names, &mut out);
             self.ended = true;
         }
         self.bytes += out.len() as u64;

@@ -321,11 +321,13 @@ fn the_time_of_the_first_word_holds_for_a_server_that_does_not_even_begin() {
 #[test]
 fn what_fails_behind_the_first_word_is_the_last_event() {
     let (server, gateway) = both(&[]);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
     let answer = ask(
         &gateway.address,
         "POST",
         CHAT,
-        &[JSON, ("x-request-id", "cut-in-two")],
+        &[JSON, ("x-request-id", "cut-in-two"), ("traceparent", &parent)],
         chat("cut", json!({"stream": true})).as_bytes(),
     );
     assert_eq!(answer.status, 200);
@@ -334,7 +336,7 @@ fn what_fails_behind_the_first_word_is_the_last_event() {
     assert_eq!(chunks[1]["choices"][0]["delta"]["content"], "one ");
     assert_eq!(
         chunks[2],
-        json!({"error": {"message": "the server is going away", "type": "server_error", "param": null,
+        json!({"error": {"message": "the server is going away", "type": "server_error", "param": null, "trace_id": trace,
                          "code": "unavailable", "request_id": "cut-in-two"}})
     );
     let event = gateway.event("cut-in-two");
