@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use wire::{ApplicationErrorKind, DecodeLimits, MessageKind, Reply, Request};
+use wire::{ApplicationErrorKind, DecodeLimits, Exceeded, MessageKind, Reply, Request};
 
 use crate::budget::Charge;
-use crate::{CallFuture, Observe};
+use crate::{CallFuture, Limit, Observe};
 
 /// What a call came to. The charge is held until the reply is written, which may contain slices of the request.
 pub(crate) struct Answer {
@@ -152,6 +152,7 @@ impl Calls {
 
     /// The answer of a call that finished at once: back again to be sent now, unless an older one must go first.
     pub(crate) fn pass(&mut self, seqid: i32, answer: Answer) -> Option<Answer> {
+        self.look_at(&answer);
         if self.lines.is_empty() || answer.reply.is_none() {
             return Some(answer);
         }
@@ -164,6 +165,15 @@ impl Calls {
                 line.behind.push_back((self.tickets, Some(answer)));
                 None
             }
+        }
+    }
+
+    /// Tells of a call that was over a limit on what it may hold.
+    fn look_at(&self, answer: &Answer) {
+        match answer.reply.as_ref().and_then(Reply::exceeded) {
+            None => {}
+            Some(Exceeded::Depth) => self.observe.limit(Limit::Depth),
+            Some(Exceeded::Container) => self.observe.limit(Limit::Container),
         }
     }
 
@@ -182,6 +192,7 @@ impl Calls {
     /// Hands every answer that may be sent now to `send`, in order.
     pub(crate) fn settle(&mut self, finished: Finished, mut send: impl FnMut(Answer)) {
         let Finished { seqid, ticket, oneway, answer, .. } = finished;
+        self.look_at(&answer);
         if oneway {
             return;
         }

@@ -28,11 +28,15 @@ pub enum Limit {
     HandshakeTime,
     /// TLS handshakes at the same time.
     Handshakes,
+    /// Nesting of structs in a call.
+    Depth,
+    /// Elements of all containers of a call, or structs.
+    Container,
 }
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::CallsPerConnection,
         Self::FrameBytes,
@@ -42,6 +46,8 @@ impl Limit {
         Self::WriteStall,
         Self::HandshakeTime,
         Self::Handshakes,
+        Self::Depth,
+        Self::Container,
     ];
 
     /// The name for a metric's label.
@@ -57,6 +63,8 @@ impl Limit {
             Self::WriteStall => "write_stall",
             Self::HandshakeTime => "handshake_time",
             Self::Handshakes => "handshakes",
+            Self::Depth => "depth",
+            Self::Container => "container",
         }
     }
 }

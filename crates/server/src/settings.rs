@@ -70,6 +70,8 @@ pub(crate) struct Limits {
     pub(crate) idle: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) write_stall: Duration,
+    pub(crate) depth: usize,
+    pub(crate) container: usize,
     pub(crate) picture: Size,
     pub(crate) pixels: u64,
     pub(crate) edge: u32,
@@ -137,6 +139,8 @@ impl Default for Settings {
                 handshakes: rpc.handshakes,
                 idle: rpc.idle,
                 write_stall: rpc.write_stall,
+                depth: rpc.depth,
+                container: rpc.container,
                 picture: Size::bytes(pictures.bytes),
                 pixels: pictures.pixels,
                 edge: pictures.edge,
@@ -184,6 +188,9 @@ impl Settings {
             ("limits.frame", frame, 1_024..=most_frame),
             // Every frame that is allowed must fit, or its sender would be told to try again for ever.
             ("limits.bytes_in_flight", in_flight, frame..=1 << 30),
+            // The deepest call of ours has less.
+            ("limits.depth", limits.depth as u64, 8..=64),
+            ("limits.container", limits.container as u64, 1..=1_000_000_000),
             ("limits.picture", limits.picture.as_u64(), 1..=most_frame),
             ("limits.pixels", limits.pixels, 1..=1 << 32),
             ("limits.edge", u64::from(limits.edge), 1..=1 << 20),
@@ -245,7 +252,8 @@ impl Settings {
             handshakes: self.limits.handshakes,
             idle: self.limits.idle,
             write_stall: self.limits.write_stall,
-            ..rpc::ServerLimits::default()
+            depth: self.limits.depth,
+            container: self.limits.container,
         }
     }
 

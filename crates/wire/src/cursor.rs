@@ -120,7 +120,7 @@ impl Cursor {
         };
         let elements = claimed as usize;
         if elements.saturating_mul(least) > self.left() {
-            return Err(too_much(format!("count of {claimed} elements, {} bytes are left", self.left())));
+            return Err(invalid(format!("count of {claimed} elements, {} bytes are left", self.left())));
         }
         if elements > self.elements_left {
             return Err(too_much(format!("message has more than {} elements", self.most_elements)));
@@ -142,7 +142,7 @@ impl Cursor {
     fn text(&mut self, claimed: u32) -> thrift::Result<std::ops::Range<usize>> {
         let bytes = claimed as usize;
         if bytes > self.left() {
-            return Err(too_much(format!("string of {claimed} bytes, {} bytes are left", self.left())));
+            return Err(invalid(format!("string of {claimed} bytes, {} bytes are left", self.left())));
         }
         let start = self.advance(bytes)?;
         Ok(start..start + bytes)
@@ -174,6 +174,7 @@ pub(crate) fn invalid(message: impl Into<String>) -> thrift::Error {
     new_protocol_error(ProtocolErrorKind::InvalidData, message)
 }
 
+/// A limit is reached; what claims more than it has is [`invalid`].
 fn too_much(message: String) -> thrift::Error {
     new_protocol_error(ProtocolErrorKind::SizeLimit, message)
 }

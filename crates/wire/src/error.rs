@@ -57,6 +57,27 @@ pub enum WireError {
     },
 }
 
+/// A limit on what a message may hold; see [`DecodeLimits`](crate::DecodeLimits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// Nesting of structs.
+    Depth,
+    /// Elements of all containers, or structs.
+    Container,
+}
+
+impl WireError {
+    /// The limit that the contents are over, when it is that.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        match self {
+            Self::Decode { kind: ProtocolErrorKind::DepthLimit, .. } => Some(Exceeded::Depth),
+            Self::Decode { kind: ProtocolErrorKind::SizeLimit, .. } => Some(Exceeded::Container),
+            _ => None,
+        }
+    }
+}
+
 impl From<thrift::Error> for WireError {
     fn from(error: thrift::Error) -> Self {
         // The crate's Display leaves the message out, so it is taken from inside.

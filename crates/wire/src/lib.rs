@@ -34,7 +34,7 @@ pub use binary::{SegOut, SliceIn};
 pub use blob::{BY_REFERENCE, read_blob, unknown_variant, write_blob};
 pub use compact::{CompactIn, CompactOut};
 pub use envelope::{Head, MessageKind, MethodName, Protocol};
-pub use error::{FrameError, ResponseError, WireError};
+pub use error::{Exceeded, FrameError, ResponseError, WireError};
 pub use frame::{claimed, needed, reserve, split_frame};
 pub use limits::{DecodeLimits, FrameLimits};
 pub use placement::large_field;

@@ -121,7 +121,7 @@ impl Request {
     #[must_use]
     pub fn undecodable(&self, error: &WireError) -> Reply {
         let text = format!("arguments of {}: {error}", self.method);
-        self.application_error(ApplicationErrorKind::ProtocolError, &text)
+        self.application_error(ApplicationErrorKind::ProtocolError, &text).over(error.exceeded())
     }
 
     fn answer(&self, field: i16, value: &impl TSerializable) -> Reply {

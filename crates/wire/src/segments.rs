@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::envelope::{self, MessageKind, Protocol};
-use crate::{WireError, blob, ttheader};
+use crate::{Exceeded, WireError, blob, ttheader};
 
 /// Room for an ordinary small message: the answer about a picture is 500 to 900 bytes. One that outgrows it is moved.
 const FIRST_BYTES: usize = 1024;
@@ -40,6 +40,8 @@ pub struct Frame {
     outside: Vec<(usize, Bytes)>,
     blob_bytes: usize,
     name_bytes: usize,
+    /// The limit that the call was over which this answers.
+    exceeded: Option<Exceeded>,
 }
 
 impl Frame {
@@ -63,7 +65,9 @@ impl Frame {
         }
         let Segments { inline, outside } = segments;
         let blob_bytes = outside.iter().map(|(_, blob)| blob.len()).sum();
-        let mut frame = Self { protocol, kind, seqid, start: 0, inline, outside, blob_bytes, name_bytes: name.len() };
+        let name_bytes = name.len();
+        let mut frame =
+            Self { protocol, kind, seqid, start: 0, inline, outside, blob_bytes, name_bytes, exceeded: None };
         frame.seal();
         if i32::try_from(frame.len()).is_err() {
             return Err(WireError::TooLarge { bytes: frame.len() });
@@ -76,6 +80,18 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.inline.len() - self.start + self.blob_bytes
+    }
+
+    /// The limit that the call was over which this answers, for whoever counts.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded
+    }
+
+    /// The same frame as the answer to a call over that limit.
+    pub(crate) fn over(mut self, exceeded: Option<Exceeded>) -> Self {
+        self.exceeded = exceeded;
+        self
     }
 
     /// Bytes of the payload: what a peer compares with its frame limit.

@@ -332,8 +332,12 @@ async fn nesting_and_containers_over_the_limit_are_errors_of_their_call_only() {
     deep.extend([0x0c, 0, 3].repeat(10_000));
     deep.extend([0].repeat(10_002));
     // 4: list<i64> of 2^31-1 elements, in a few bytes.
-    let long = [0x0c, 0, 1, 0x0f, 0, 4, 0x0a, 0x7f, 0xff, 0xff, 0xff, 0, 0];
-    for (seqid, args) in [(1, &deep[..]), (2, &long[..])] {
+    let claims = [0x0c, 0, 1, 0x0f, 0, 4, 0x0a, 0x7f, 0xff, 0xff, 0xff, 0, 0];
+    // The same field with a million elements and one, all of them there.
+    let mut long = vec![0x0c, 0, 1, 0x0f, 0, 4, 0x0a];
+    long.extend(1_000_001_u32.to_be_bytes());
+    long.resize(long.len() + 8 * 1_000_001 + 2, 0);
+    for (seqid, args) in [(1, &deep[..]), (2, &claims[..]), (3, &long[..])] {
         let mut payload = b"\x80\x01\x00\x01\x00\x00\x00\x04echo\x00\x00\x00".to_vec();
         payload.push(seqid);
         payload.extend(args);
@@ -343,8 +347,10 @@ async fn nesting_and_containers_over_the_limit_are_errors_of_their_call_only() {
         assert_eq!(response.seqid, i32::from(seqid));
         assert_eq!(application_kind(&response), ApplicationErrorKind::ProtocolError);
     }
-    raw.call("echo", 3, "goes on").await;
-    assert_eq!(raw.reply().await, (3, "goes on".to_owned()));
+    raw.call("echo", 4, "goes on").await;
+    assert_eq!(raw.reply().await, (4, "goes on".to_owned()));
+    // A claim that its frame does not hold is a mistake, and no limit.
+    assert_eq!([Limit::Depth, Limit::Container].map(|limit| bench.stats.limit_hits(limit)), [1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
