@@ -70,7 +70,11 @@ impl History {
             Stores::open(settings)?
         };
         let counts = Counts::new();
-        let limits = Limits { queue_bytes: settings.queue.as_u64() as usize, disk_bytes: settings.spool.as_u64() };
+        let limits = Limits {
+            queue_bytes: settings.queue.as_u64() as usize,
+            disk_bytes: settings.spool.as_u64(),
+            pictures: stores.pictures.is_some(),
+        };
         let spool_folder = place.join("spool");
         let spool = Spool::open(&spool_folder, limits, counts.clone())
             .map_err(|error| format!("the history's spool {}: {error}", spool_folder.display()))?;

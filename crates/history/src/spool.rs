@@ -44,6 +44,8 @@ pub(crate) struct Limits {
     pub(crate) queue_bytes: usize,
     /// On disk.
     pub(crate) disk_bytes: u64,
+    /// Where nothing keeps pictures, they are not written to the disk either.
+    pub(crate) pictures: bool,
 }
 
 enum Job {
@@ -405,7 +407,7 @@ impl Writer {
             false
         } else {
             for (entry, ..) in &mut group {
-                complete(entry);
+                complete(entry, self.shared.limits.pictures);
             }
             match self.append(&group) {
                 Ok(()) => true,
@@ -477,11 +479,14 @@ impl Shared {
 }
 
 /// What takes some time to know: not on the threads that answer.
-fn complete(entry: &mut Entry) {
-    let kept = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-    entry.record.kept_bytes = kept(&entry.picture) + kept(&entry.preview);
-    entry.record.has_preview = entry.preview.is_some();
+fn complete(entry: &mut Entry, pictures: bool) {
     if let Some(picture) = &entry.picture {
         entry.record.sha256 = Sha256::digest(picture).iter().map(|byte| format!("{byte:02x}")).collect();
     }
+    if !pictures {
+        (entry.picture, entry.preview) = (None, None);
+    }
+    let kept = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+    entry.record.kept_bytes = kept(&entry.picture) + kept(&entry.preview);
+    entry.record.has_preview = entry.preview.is_some();
 }

@@ -13,23 +13,28 @@ use crate::gateway::Gateway;
 use crate::server::FakeServer;
 
 const CHAT: &str = "/v1/chat/completions";
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
-const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A gateway whose callers need keys, and the file of them.
-struct Guarded {
+pub(crate) struct Guarded {
     server: FakeServer,
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     folder: TempDir,
 }
 
 impl Guarded {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these settings besides.
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
         let (server, folder) = (FakeServer::start(), TempDir::new().expect("a folder"));
         let file = folder.path().join("keys.toml");
         keys::change(&file, |_| Ok(())).expect("an empty file");
         let setting = format!("keys={}", file.display());
-        let gateway = Gateway::start(&server.address.to_string(), &[&setting]);
+        let gateway = Gateway::start(&server.address.to_string(), &[&[setting.as_str()], settings].concat());
         Self { server, gateway, folder }
     }
 
@@ -38,7 +43,7 @@ impl Guarded {
     }
 
     /// A key that the gateway knows by the time that this returns.
-    fn key(&self, name: &str, scopes: &[Scope], expires: Option<SystemTime>) -> Secret {
+    pub(crate) fn key(&self, name: &str, scopes: &[Scope], expires: Option<SystemTime>) -> Secret {
         let secret = Secret::generate().expect("random numbers");
         let scopes: BTreeSet<_> = scopes.iter().copied().collect();
         let made = keys::change(&self.file(), |keys| keys.add(name, &secret, scopes, SystemTime::UNIX_EPOCH, expires));
@@ -54,11 +59,11 @@ impl Guarded {
         wait_until("the keys", || get(&self.gateway.admin, "/metrics").text().contains(&expected).then_some(()));
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         ask(&self.gateway.address, method, path, headers, body)
     }
 
-    fn with_key(&self, method: &str, path: &str, key: &str, body: &[u8]) -> Answer {
+    pub(crate) fn with_key(&self, method: &str, path: &str, key: &str, body: &[u8]) -> Answer {
         self.ask(method, path, &[("authorization", &format!("Bearer {key}")), JSON], body)
     }
 
@@ -68,7 +73,7 @@ impl Guarded {
     }
 
     /// The cookie and the token of somebody who has signed in.
-    fn sign_in(&self, key: &Secret) -> (String, String) {
+    pub(crate) fn sign_in(&self, key: &Secret) -> (String, String) {
         let answer = self.ask("POST", "/login", &[FORM], format!("key={}&next=/chat", key.expose()).as_bytes());
         assert_eq!((answer.status, answer.header("location")), (303, Some("/chat")), "{}", answer.text());
         let cookie = answer.header("set-cookie").expect("a cookie").to_owned();

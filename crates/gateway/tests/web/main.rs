@@ -4,6 +4,7 @@ mod chat_page;
 mod client;
 mod embeddings;
 mod gateway;
+mod history;
 mod http;
 mod keys;
 mod nginx;

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::record::{Record, RecordId, Source, Timing};
 
-const ROOM: Limits = Limits { queue_bytes: 64 << 20, disk_bytes: 1 << 30 };
+const ROOM: Limits = Limits { queue_bytes: 64 << 20, disk_bytes: 1 << 30, pictures: true };
 
 fn open(folder: &TempDir) -> Spool {
     Spool::open(folder.path(), ROOM, Counts::new()).expect("opens")
@@ -162,7 +162,7 @@ fn a_damaged_entry_keeps_no_other_away_and_its_file_stays() {
 #[test]
 fn memory_and_disk_are_bounded_and_the_receipt_says_so() {
     let folder = TempDir::new().expect("a folder");
-    let limits = Limits { queue_bytes: 10_000, disk_bytes: 30_000 };
+    let limits = Limits { queue_bytes: 10_000, disk_bytes: 30_000, pictures: true };
     let spool = Spool::open(folder.path(), limits, Counts::new()).expect("opens");
     assert_eq!(spool.keep(entry(&[0; 20_000])).blocking_recv(), Ok(false), "larger than the queue");
     let kept = (0..20).filter(|_| spool.keep(entry(&[0; 4_000])).blocking_recv() == Ok(true)).count();
