@@ -33,7 +33,8 @@ pub(crate) struct About {
 
 impl About {
     pub(crate) fn new(model: Option<&str>, rows: usize) -> Self {
-        Self { model: start_of(model.unwrap_or_default(), NAME).to_owned(), rows, talk: None }
+        let model = model.unwrap_or_default();
+        Self { model: model[..model.floor_char_boundary(NAME)].to_owned(), rows, talk: None }
     }
 
     pub(crate) fn chat(model: Option<&str>, talk: &Talk) -> Self {
@@ -251,13 +252,8 @@ pub(crate) fn bounded(mut fault: Fault) -> Fault {
 
 fn shorten(text: &mut Cow<'static, str>, most: usize) {
     if text.len() > most {
-        *text = format!("{} ...", start_of(text, most)).into();
+        *text = format!("{} ...", &text[..text.floor_char_boundary(most)]).into();
     }
-}
-
-/// As much of the beginning as fits and is whole characters.
-fn start_of(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
 }
 
 #[cfg(test)]
@@ -266,9 +262,10 @@ mod tests {
 
     #[test]
     fn what_callers_write_is_cut_between_characters() {
-        assert_eq!([start_of("", 3), start_of("mnist", 5), start_of("mnist", 3)], ["", "mnist", "mni"]);
-        assert_eq!(start_of("\u{e9}\u{e9}", 3), "\u{e9}");
+        assert_eq!(About::new(Some("mnist"), 1).model, "mnist");
         assert_eq!(About::new(Some(&"\u{1f600}".repeat(1_000_000)), 1).model.len(), NAME);
+        // Of three bytes each.
+        assert_eq!(About::new(Some(&"\u{20ac}".repeat(100)), 1).model.len(), NAME - NAME % 3);
         assert_eq!(About::new(None, 1).model, "");
     }
 
