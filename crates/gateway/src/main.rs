@@ -136,8 +136,15 @@ fn start(flags: &Flags) -> Result<(), String> {
     let logs = chassis::logs::start(&settings.log)?;
     chassis::files::raise_limit(settings.limits.connections);
     let history = History::start(&settings.history)?.map(Arc::new);
-    let served =
-        actix_web::rt::System::new().block_on(serve(settings, servers, keyring, server_key, tls, history.clone(), &logs));
+    let served = actix_web::rt::System::new().block_on(serve(
+        settings,
+        servers,
+        keyring,
+        server_key,
+        tls,
+        history.clone(),
+        &logs,
+    ));
     if let Some(history) = history {
         history.close(FAREWELL);
     }
@@ -185,6 +192,7 @@ async fn serve(
     };
     let admin = chassis::admin::start(settings.admin, pages).await?;
     let (shared, workers, shown) = (Arc::clone(&process), settings.workers(), server_key.clone());
+    let followed_tls = tls.clone();
     let unusable = |error: std::io::Error| format!("cannot listen on {} (`listen`): {error}", settings.listen);
     let listener = listen(settings.listen).map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;

@@ -11,8 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use rpc::ObserveChannel;
 
-use crate::server_tls;
 use crate::ask::Told;
+use crate::server_tls;
 
 /// What clients ask for; the label of every metric of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -99,7 +99,10 @@ mod tests {
                 Settings { certificate: "c.pem".into(), ..on() },
                 "settings: `channel.tls.certificate` needs its `channel.tls.key`",
             ),
-            (Settings { key: "c.key".into(), ..on() }, "settings: `channel.tls.key` needs its `channel.tls.certificate`"),
+            (
+                Settings { key: "c.key".into(), ..on() },
+                "settings: `channel.tls.key` needs its `channel.tls.certificate`",
+            ),
             (
                 Settings { server_name: "a b".into(), ..on() },
                 "settings: `channel.tls`: \"a b\" is neither a name nor an address that a certificate could be for",

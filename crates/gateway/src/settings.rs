@@ -9,8 +9,8 @@ use chassis::settings::{self, SettingsError};
 use rpc::Ejection;
 use serde::{Deserialize, Serialize};
 
-use crate::server_tls;
 use crate::backend::most_picture_bytes;
+use crate::server_tls;
 
 /// The largest value of `limits.pictures_per_call`.
 pub(crate) const MOST_PICTURES: usize = 4_096;
