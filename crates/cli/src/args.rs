@@ -5,6 +5,7 @@ pub(crate) mod history;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use keys::Scope;
@@ -29,6 +30,7 @@ pub(crate) enum Command {
         after_help = "Exit status:\n  0  serving (with --live: alive)\n  1  not serving; the reason is printed\n  \
                       2  wrong usage\n  3  cannot connect\n  4  no answer in time\n\nExamples:\n  \
                       outboard probe 127.0.0.1:9090\n  outboard probe 127.0.0.1:9090 --model mnist --deep\n  \
+                      outboard probe gpu-1.internal:9090 --tls --tls-ca ca.pem\n  \
                       outboard probe http://127.0.0.1:8080"
     )]
     Probe(Probe),
@@ -82,6 +84,8 @@ pub(crate) struct Probe {
     /// Only --deep needs one.
     #[command(flatten)]
     pub(crate) key: OwnKey,
+    #[command(flatten)]
+    pub(crate) tls: OwnTls,
 }
 
 /// The caller's own key, where a server asks for one. There is no flag for the key itself: others on the machine can see what
@@ -91,6 +95,26 @@ pub(crate) struct OwnKey {
     /// A file that holds the API key [default: the key itself in the variable OUTBOARD_KEY].
     #[arg(long, env = "OUTBOARD_KEY_FILE", value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+}
+
+/// How a server's TLS is used, if it is.
+#[derive(Args, Clone)]
+pub(crate) struct OwnTls {
+    /// Connect by TLS.
+    #[arg(long, env = "OUTBOARD_TLS", value_parser = FalseyValueParser::new())]
+    pub(crate) tls: bool,
+    /// Certificates in PEM, one of which must have issued the server's [default: the system's].
+    #[arg(long, env = "OUTBOARD_TLS_CA", value_name = "FILE", requires = "tls")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// This side's certificate in PEM, where the server asks for one.
+    #[arg(long, env = "OUTBOARD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key in PEM.
+    #[arg(long, env = "OUTBOARD_TLS_KEY", value_name = "FILE", requires_all = ["tls", "tls_cert"])]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Whom the server's certificate must be for [default: the host that is connected to].
+    #[arg(long, env = "OUTBOARD_TLS_SERVER_NAME", value_name = "NAME", requires = "tls")]
+    pub(crate) tls_server_name: Option<String>,
 }
 
 /// Where a call goes and how long it may take.
@@ -107,6 +131,8 @@ pub(crate) struct Target {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) key: OwnKey,
+    #[command(flatten)]
+    pub(crate) tls: OwnTls,
 }
 
 #[derive(Subcommand)]
@@ -220,6 +246,8 @@ pub(crate) struct Chat {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) key: OwnKey,
+    #[command(flatten)]
+    pub(crate) tls: OwnTls,
 }
 
 #[derive(Subcommand)]

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use idl::HasBase;
 use keys::Secret;
-use rpc::{CallOptions, Channel, ChannelConfig, Endpoint};
+use rpc::{CallOptions, Channel, ChannelConfig, ClientTls, ClientTlsSettings, Endpoint};
 use units::{Deadline, RequestId};
 use wire::{Method, Outgoing, TSerializable};
 
-use crate::args::OwnKey;
+use crate::args::{OwnKey, OwnTls};
 use crate::exit::{Failure, USAGE};
 
 /// Holds the key where no file does.
@@ -26,16 +26,21 @@ pub(crate) struct Client {
 
 impl Client {
     /// Each call has this time. Must be made inside a tokio runtime.
-    pub(crate) fn new(address: &str, key: &OwnKey, timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn new(address: &str, key: &OwnKey, tls: &OwnTls, timeout: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::parse(address).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-        let config = ChannelConfig { connect_timeout: timeout, ..ChannelConfig::default() };
+        let config = ChannelConfig { connect_timeout: timeout, tls: tls.read()?, ..ChannelConfig::default() };
         Ok(Self { channel: Channel::new(vec![endpoint], config), key: key.read()?, timeout, end: None })
     }
 
     /// As [`Client::new`], but the time, which begins now, is that of all calls together.
-    pub(crate) fn with_one_deadline(address: &str, key: &OwnKey, timeout: Duration) -> Result<Self, Failure> {
+    pub(crate) fn with_one_deadline(
+        address: &str,
+        key: &OwnKey,
+        tls: &OwnTls,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
         let end = Some(Deadline::after(Instant::now(), timeout));
-        Ok(Self { end, ..Self::new(address, key, timeout)? })
+        Ok(Self { end, ..Self::new(address, key, tls, timeout)? })
     }
 
     pub(crate) async fn call<Q, R>(&self, method: &Method<Q, R, idl::fault::Fault>, request: Q) -> Result<R, Failure>
@@ -80,6 +85,21 @@ impl OwnKey {
             }
             _ => Ok(None),
         }
+    }
+}
+
+impl OwnTls {
+    /// What a channel needs for it; `None` without TLS.
+    fn read(&self) -> Result<Option<ClientTls>, Failure> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let settings = ClientTlsSettings {
+            ca: self.tls_ca.clone(),
+            certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+            server_name: self.tls_server_name.clone(),
+        };
+        ClientTls::new(settings).map(Some).map_err(|error| Failure::new(USAGE, format!("--tls: {error}")))
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(probe: &Probe) -> Result<(), Failure> {
 }
 
 async fn over_thrift(probe: &Probe) -> Result<String, Failure> {
-    let client = Client::with_one_deadline(&probe.address, &probe.key, probe.timeout)?;
+    let client = Client::with_one_deadline(&probe.address, &probe.key, &probe.tls, probe.timeout)?;
     let request = CheckRequest { base: None, model: probe.model.clone() };
     let reply = client.call(&idl::methods::CHECK, request).await?;
     let name = match reply.status {

@@ -27,7 +27,7 @@ use crate::say::{say, say_part};
 const WAIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn chat(asked: &Chat) -> Result<(), Failure> {
-    let client = Client::new(&asked.server, &asked.key, asked.timeout)?;
+    let client = Client::new(&asked.server, &asked.key, &asked.tls, asked.timeout)?;
     let typed = asked.prompt.join(" ");
     let converse = asked.interactive || (asked.prompt.is_empty() && !asked.json && stdin().is_terminal());
     let prompt = match (converse, asked.prompt.is_empty()) {

@@ -27,7 +27,8 @@ struct Question<'a> {
 }
 
 pub(super) async fn classify(files: &[PathBuf], model: &str, top_k: i32, target: &Target) -> Result<(), Failure> {
-    let question = Question { client: Client::new(&target.server, &target.key, target.timeout)?, model, top_k };
+    let question =
+        Question { client: Client::new(&target.server, &target.key, &target.tls, target.timeout)?, model, top_k };
     let mut found = Vec::new();
     let done = question.ask_all(files, |file, result, timing, request_id| {
         if target.json {

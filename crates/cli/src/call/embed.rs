@@ -10,7 +10,7 @@ use crate::exit::{Failure, NO};
 use crate::say::say;
 
 pub(super) async fn embed(texts: &[String], model: &str, truncate: bool, target: &Target) -> Result<(), Failure> {
-    let client = Client::new(&target.server, &target.key, target.timeout)?;
+    let client = Client::new(&target.server, &target.key, &target.tls, target.timeout)?;
     let request = EmbedRequest {
         model: Some(model.to_owned()),
         texts: Some(texts.to_vec()),

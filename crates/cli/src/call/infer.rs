@@ -17,7 +17,7 @@ pub(super) async fn infer(model: &str, inputs: &[String], outputs: &[String], ta
         outputs: (!outputs.is_empty()).then(|| outputs.to_vec()),
         ..InferRequest::default()
     };
-    let client = Client::new(&target.server, &target.key, target.timeout)?;
+    let client = Client::new(&target.server, &target.key, &target.tls, target.timeout)?;
     let reply = client.call(&idl::methods::INFER, request).await?;
     let all: Vec<Value> = reply.outputs.iter().flatten().map(tensor_text::to_json).collect();
     if target.json {

@@ -11,7 +11,7 @@ use crate::say::say;
 use crate::tensor_text;
 
 pub(super) async fn models(only: Option<&str>, target: &Target) -> Result<(), Failure> {
-    let client = Client::new(&target.server, &target.key, target.timeout)?;
+    let client = Client::new(&target.server, &target.key, &target.tls, target.timeout)?;
     let request = ModelsRequest { base: None, model: only.map(str::to_owned), with_labels: None };
     let models = client.call(&idl::methods::MODELS, request).await?.models.unwrap_or_default();
     if target.json {
