@@ -1,10 +1,12 @@
 """Calls a running server with Apache's own Python library and generated code.
 
-thrift_client.py HOST PORT binary|accelerated|compact|multiplexed GENERATED_FOLDER SHOE.png
+thrift_client.py HOST PORT binary|accelerated|compact|multiplexed GENERATED_FOLDER SHOE.png [CA.pem CLIENT.pem CLIENT.key]
+With the last three the connection is made by TLS.
 Prints one JSON object of what it saw.
 """
 
 import json
+import ssl
 import sys
 
 host, port, kind, generated, picture = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
@@ -19,9 +21,13 @@ from outboard.inference.ttypes import ClassifyRequest, ModelsRequest
 from thrift.protocol.TBinaryProtocol import TBinaryProtocol, TBinaryProtocolAccelerated
 from thrift.protocol.TCompactProtocol import TCompactProtocol
 from thrift.protocol.TMultiplexedProtocol import TMultiplexedProtocol
-from thrift.transport import TSocket, TTransport
+from thrift.transport import TSocket, TSSLSocket, TTransport
 
-socket = TSocket.TSocket(host, port)
+if len(sys.argv) > 6:
+    ca, certificate, key = sys.argv[6:]
+    socket = TSSLSocket.TSSLSocket(host, port, cert_reqs=ssl.CERT_REQUIRED, ca_certs=ca, certfile=certificate, keyfile=key)
+else:
+    socket = TSocket.TSocket(host, port)
 socket.setTimeout(20_000)
 transport = TTransport.TFramedTransport(socket)
 protocol = {"binary": TBinaryProtocol, "accelerated": TBinaryProtocolAccelerated, "compact": TCompactProtocol,

@@ -28,6 +28,8 @@ pub struct Parts {
     pub gateway: Vec<String>,
     /// Start a gateway and nginx as well.
     pub web: bool,
+    /// Variables of the command line, as for TLS.
+    pub outboard: Vec<(&'static str, String)>,
     /// A Thrift server that the test has started itself, instead of `outboard-server`.
     pub instead: Option<SocketAddr>,
 }
@@ -40,6 +42,7 @@ impl Default for Parts {
             server: Vec::new(),
             gateway: Vec::new(),
             web: true,
+            outboard: Vec::new(),
             instead: None,
         }
     }
@@ -220,7 +223,9 @@ impl Stand {
     #[must_use]
     pub fn outboard(&self, arguments: &[&str]) -> Output {
         let program = target_folder().join("outboard");
-        Command::new(&program).args(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+        let variables = self.parts.outboard.iter().map(|(name, value)| (*name, value.as_str()));
+        let output = Command::new(&program).args(arguments).envs(variables).output();
+        output.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
     }
 
     /// Runs `outboard probe` with these arguments.
