@@ -1,8 +1,9 @@
 //! Keys as an operator makes them and OpenAI's package sends them, through nginx.
 
 use std::process::Command;
+use std::time::Duration;
 
-use e2e::{Parts, Stand, browser, python, target_folder, tiny_chat_model};
+use e2e::{Parts, Stand, browser, python, target_folder, tiny_chat_model, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -49,6 +50,21 @@ fn openais_package_is_let_in_by_its_key_alone() {
     let log = stand.gateway.as_ref().expect("it runs").log();
     assert!(log.contains("\"caller\":\"ci\""), "{log}");
     assert!(!log.contains(&key[3..]));
+    // nginx's knows it, too, by a header that went no further.
+    let authorization = format!("Bearer {key}");
+    let headers = [("authorization", authorization.as_str()), ("x-request-id", "asked-with-a-key")];
+    let answer = stand.http().post("/v1/completions", &headers, b"x");
+    assert_eq!((answer.status, answer.header("x-outboard-caller")), (415, None), "{}", answer.text());
+    let headers = [("x-request-id", "asked-without-one"), ("x-outboard-caller", "ci")];
+    assert_eq!(stand.http().post("/v1/completions", &headers, b"x").status, 401);
+    for (id, caller) in [("asked-with-a-key", "ci"), ("asked-without-one", "anonymous@127.0.0.1")] {
+        let line = wait_until("the line in nginx's log", Duration::from_secs(20), || {
+            let log = std::fs::read_to_string(stand.folder().join("nginx/logs/access.log")).unwrap_or_default();
+            log.lines().find(|line| line.contains(id)).map(str::to_owned)
+        });
+        assert!(line.contains(&format!("\"caller\":\"{caller}\"")), "{line}");
+        assert!(!line.contains(&key[3..]), "{line}");
+    }
     keys(&folder, &["revoke", "ci"]);
     assert_eq!(client(&stand, &["gone", &key]), json!({"revoked": unknown}));
 }

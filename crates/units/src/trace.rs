@@ -98,14 +98,28 @@ impl TraceId {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let mut text = [0; 32];
+        f.write_str(hex(self.0.get(), &mut text))
     }
 }
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags)
+        // In one go: each request writes it three times.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        hex(self.trace.get(), &mut text[3..35]);
+        hex(self.span.get().into(), &mut text[36..52]);
+        hex(self.flags.into(), &mut text[53..]);
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
+}
+
+/// Writes the last digits of a number.
+fn hex(number: u128, text: &mut [u8]) -> &str {
+    for (place, digit) in text.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    }
+    std::str::from_utf8(text).unwrap_or_default()
 }
 
 fn new_span() -> NonZeroU64 {
