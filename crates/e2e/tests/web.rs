@@ -234,3 +234,38 @@ fn a_keep_alive_connection_carries_many_requests() {
         assert!(buffer[..length].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..length]));
     }
 }
+
+/// The names of metrics in the tables of OPERATIONS.md, without labels and the ends that a type adds. `..._name` stands for the
+/// beginning of the first name of its row, cut at any underscore, and `_name`.
+fn documented(row: &str) -> Vec<String> {
+    let quoted = row.split('`').skip(1).step_by(2).map(|text| text.split('{').next().unwrap_or(text).to_owned());
+    let names: Vec<String> =
+        quoted.map(|name| name.trim_end_matches("_total").trim_end_matches("_info").to_owned()).collect();
+    let Some(first) = names.iter().find(|name| name.starts_with("outboard_")) else { return Vec::new() };
+    let cuts: Vec<&str> = first.match_indices('_').map(|(at, _)| &first[..at]).collect();
+    let rest = names.iter().filter_map(|name| name.strip_prefix("..."));
+    let expanded = rest.flat_map(|rest| cuts.iter().map(move |cut| format!("{cut}{rest}")));
+    expanded.chain(names.iter().cloned()).collect()
+}
+
+#[test]
+fn operators_can_look_up_every_metric() {
+    let nobody = vec!["traces.endpoint=http://127.0.0.1:9".to_owned()];
+    let stand =
+        Stand::start(Parts { only: vec!["mnist".into()], server: nobody.clone(), gateway: nobody, ..Parts::default() });
+    let book = std::fs::read_to_string(repository().join("OPERATIONS.md")).expect("in the tree");
+    let known: Vec<String> =
+        book.lines().filter(|line| line.starts_with("| `outboard_")).flat_map(documented).collect();
+    let (mut seen, mut missing) = (0, Vec::new());
+    for page in [stand.server_admin(), stand.gateway_admin()].map(|admin| admin.get("/metrics").text()) {
+        for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().unwrap_or_default();
+            seen += 1;
+            if !known.iter().any(|known| known == name) {
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    assert!(seen > 40, "{seen} metrics on both pages");
+    assert!(missing.is_empty(), "OPERATIONS.md says nothing of {missing:?}");
+}
