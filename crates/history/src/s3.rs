@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
-use object_store::{ClientOptions, Error, ObjectStore as _, ObjectStoreExt as _, RetryConfig};
+use object_store::{Certificate, ClientOptions, Error, ObjectStore as _, ObjectStoreExt as _, RetryConfig};
 
 use crate::day::Day;
 use crate::record::RecordId;
@@ -22,14 +22,17 @@ impl S3 {
     /// Does not connect yet.
     ///
     /// # Errors
-    /// When the settings make no sense.
-    pub fn open(settings: &Settings, timeout: Duration) -> Result<Self, StoreError> {
+    /// One sentence that names the setting.
+    pub fn open(settings: &Settings, timeout: Duration) -> Result<Self, String> {
         // Once for the process; somebody else's choice is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = ClientOptions::new()
+        let mut client = ClientOptions::new()
             .with_allow_http(settings.endpoint.starts_with("http://"))
             .with_connect_timeout(timeout)
             .with_timeout(timeout);
+        for certificate in certificates(&settings.ca)? {
+            client = client.with_root_certificate(certificate);
+        }
         // Whoever asks tries again by himself.
         let retry = RetryConfig { max_retries: 1, retry_timeout: timeout, ..RetryConfig::default() };
         let store = AmazonS3Builder::new()
@@ -41,12 +44,40 @@ impl S3 {
             .with_client_options(client)
             .with_retry(retry)
             .build();
-        store.map(|store| Self(Arc::new(store))).map_err(failed)
+        store.map(|store| Self(Arc::new(store))).map_err(|error| format!("settings: `history.s3`: {}", chain(&error)))
     }
 }
 
+/// Those of a file; none where no file is named.
+fn certificates(file: &std::path::Path) -> Result<Vec<Certificate>, String> {
+    if file.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    let unusable = |reason: String| format!("settings: `history.s3.ca`: {}: {reason}", file.display());
+    let text = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&text).map_err(|error| unusable(chain(&error)))?;
+    if found.is_empty() {
+        return Err(unusable("there is no certificate in it".to_owned()));
+    }
+    Ok(found)
+}
+
+/// An error with everything that led to it: what is wrong with a certificate stands at the end.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn failed(error: Error) -> StoreError {
-    StoreError::Away { store: "store of pictures", reason: error.to_string() }
+    StoreError::Away { store: "store of pictures", reason: chain(&error) }
 }
 
 fn absent_is_fine<T: Default>(done: Result<T, Error>) -> Result<T, StoreError> {

@@ -102,6 +102,8 @@ pub struct Cassandra {
 pub struct S3 {
     /// `http://host:port`, or `https://...`.
     pub endpoint: String,
+    /// A file of certificates (PEM) that vouch for an `https://` endpoint, besides those that the system trusts.
+    pub ca: PathBuf,
     /// It must be there.
     pub bucket: String,
     /// What the store calls its place.
@@ -136,6 +138,7 @@ impl Default for Settings {
             },
             s3: S3 {
                 endpoint: "http://127.0.0.1:9000".to_owned(),
+                ca: PathBuf::new(),
                 bucket: "outboard".to_owned(),
                 region: "us-east-1".to_owned(),
                 access_key: String::new(),

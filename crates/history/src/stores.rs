@@ -44,10 +44,7 @@ impl Stores {
                 let folder = place.join("pictures");
                 Some(Arc::new(Folder::open(&folder).map_err(|error| format!("{}: {error}", folder.display()))?))
             }
-            PicturesKind::S3 => {
-                let store = S3::open(&settings.s3, settings.timeout);
-                Some(Arc::new(store.map_err(|error| format!("settings: `history.s3`: {error}"))?))
-            }
+            PicturesKind::S3 => Some(Arc::new(S3::open(&settings.s3, settings.timeout)?)),
         };
         Ok(Self { records, pictures })
     }

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::cassandra::Cassandra;
 use crate::folder::Folder;
 use crate::record::{Record, Source, Timing};
+use crate::settings;
 use crate::sqlite::Sqlite;
 use crate::store::{Filter, Kind};
 
@@ -37,8 +39,9 @@ async fn put(stores: &Stores, id: RecordId, bytes: usize) {
         has_preview: false,
         correction: None,
     };
-    let pictures = stores.pictures.as_ref().expect("there");
-    pictures.put(id, Kind::Picture, Bytes::from(vec![0; bytes])).await.expect("stored");
+    if let Some(pictures) = &stores.pictures {
+        pictures.put(id, Kind::Picture, Bytes::from(vec![0; bytes])).await.expect("stored");
+    }
     stores.records.put(&[record]).await.expect("stored");
 }
 
@@ -79,4 +82,43 @@ async fn the_oldest_go_until_there_is_room_and_no_more() {
     let pictures = stores.pictures.as_ref().expect("there");
     assert_eq!(pictures.get(made[5], Kind::Picture).await, Ok(None));
     assert!(stores.records.usage().await.expect("counted").bytes <= 450_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "scripts/test cassandra starts what it needs"]
+async fn in_cassandra_the_oldest_go_until_there_is_room_and_no_more() {
+    let node = std::env::var("OUTBOARD_TEST_CASSANDRA").expect("scripts/test cassandra names the node");
+    let address = settings::Cassandra {
+        nodes: vec![node],
+        keyspace: format!("room_{:x}", RecordId::generate().millis()),
+        ..settings::Settings::default().cassandra
+    };
+    let records = Arc::new(Cassandra::new(&address, 0, Duration::from_secs(20)));
+    let stores = Stores { records, pictures: None };
+    stores.records.migrate().await.expect("migrates");
+    // From three days, in partitions that nobody knows beforehand; more than one step has.
+    let today = Day::today();
+    let made: Vec<RecordId> = [2, 1, 0]
+        .iter()
+        .flat_map(|days| {
+            let first = today.back(*days).first_id().millis();
+            (0..150).map(move |place| RecordId::first_of(first + place))
+        })
+        .collect();
+    for id in &made {
+        put(&stores, *id, 100_000).await;
+    }
+    let before = stores.records.usage().await.expect("counted");
+    assert_eq!(before.records, 450);
+    // Room for a hundred of them.
+    let room = before.bytes / 450 * 100;
+    let counts = Counts::new();
+    once(&stores, &counts, Retention { days: 0, bytes: room }).await.expect("swept");
+    let newest_first: Vec<RecordId> = made[350..].iter().rev().copied().collect();
+    assert_eq!(left(&stores).await, newest_first);
+    let after = stores.records.usage().await.expect("counted");
+    assert!(after.bytes <= room && after.records == 100, "{after:?}");
+    assert_eq!((counts.kept_records.get(), counts.kept_bytes.get()), (100, after.bytes as i64));
+    once(&stores, &counts, Retention { days: 0, bytes: room }).await.expect("swept");
+    assert_eq!(stores.records.usage().await, Ok(after), "there is room now");
 }

@@ -2,6 +2,7 @@
 //! `scripts/test cassandra` and `scripts/test s3` have started them.
 
 mod pictures;
+mod pictures_tls;
 mod records;
 
 use history::{Record, RecordId, Score, Source, Timing};

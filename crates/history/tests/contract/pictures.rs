@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,15 +58,20 @@ async fn what_is_not_ours_in_the_folder_stays() {
     assert!(other.is_dir());
 }
 
-fn s3(endpoint: String) -> S3 {
-    let address = Address {
+/// How to reach the bucket of the tests, with these certificates besides the system's.
+pub(crate) fn address(endpoint: String, ca: &Path) -> Address {
+    Address {
         endpoint,
+        ca: ca.to_owned(),
         bucket: "outboard".to_owned(),
         region: "us-east-1".to_owned(),
         access_key: "outboard".to_owned(),
         secret_key: "outboard-secret".to_owned(),
-    };
-    S3::open(&address, Duration::from_secs(20)).expect("good settings")
+    }
+}
+
+fn s3(endpoint: String) -> S3 {
+    S3::open(&address(endpoint, Path::new("")), Duration::from_secs(20)).expect("good settings")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
