@@ -77,8 +77,29 @@ struct Asked {
 #[derive(Clone)]
 pub(crate) struct Grammars {
     asked: SyncSender<Asked>,
-    kept: Arc<Mutex<VecDeque<(Format, Grammar)>>>,
+    kept: Kept,
     waiting: Arc<Mutex<HashMap<Owner, usize>>>,
+}
+
+/// The grammars that were asked for last, at their beginning; each format once.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<VecDeque<(Format, Grammar)>>>);
+
+impl Kept {
+    fn get(&self, format: &Format) -> Option<Grammar> {
+        let mut kept = self.0.lock();
+        let at = kept.iter().position(|(known, _)| known == format)?;
+        let found = kept.remove(at)?;
+        let grammar = found.1.fresh();
+        kept.push_front(found);
+        Some(grammar)
+    }
+
+    fn put(&self, format: Format, grammar: &Grammar) {
+        let mut kept = self.0.lock();
+        kept.truncate(KEPT - 1);
+        kept.push_front((format, grammar.fresh()));
+    }
 }
 
 /// A schema of an owner that waits, until dropped.
@@ -102,23 +123,31 @@ impl Grammars {
     /// Starts the thread, which ends with the last handle.
     pub(crate) fn start(tokens: &Tokens) -> std::io::Result<Self> {
         let (asked, asks) = sync_channel::<Asked>(WAITING);
-        let tokens = tokens.clone();
+        let (tokens, kept) = (tokens.clone(), Kept::default());
+        let known = kept.clone();
         let run = move || {
             // What masks are made with is made when the first is wanted: many servers never do.
             let mut compiler = None;
+            let mut compiled = |format: Format| {
+                let compiler = compiler.get_or_insert_with(|| compiler_for(&tokens));
+                let compiler = compiler.as_ref().map_err(Clone::clone)?;
+                let grammar = unbroken(|| compile(compiler, &format))?;
+                known.put(format, &grammar);
+                Ok(grammar)
+            };
             for Asked { format, reply, until, begun } in asks {
                 if until <= Instant::now() {
                     continue;
                 }
                 begun.get_or_init(Instant::now);
-                let compiler = compiler.get_or_insert_with(|| compiler_for(&tokens));
-                let compiled = compiler.as_ref().map_err(Clone::clone).and_then(|it| unbroken(|| compile(it, &format)));
+                // Requests that come together often have the same schema: the first of them has brought it.
+                let grammar = known.get(&format).map_or_else(|| compiled(format), Ok);
                 // Nobody waits any more: it took too long.
-                let _ = reply.send(compiled);
+                let _ = reply.send(grammar);
             }
         };
         std::thread::Builder::new().name("grammars".to_owned()).stack_size(STACK).spawn(run)?;
-        Ok(Self { asked, kept: Arc::default(), waiting: Arc::default() })
+        Ok(Self { asked, kept, waiting: Arc::default() })
     }
 
     /// The grammar of a format; none for text. Waits for the compiler, no longer than `until`.
@@ -131,7 +160,7 @@ impl Grammars {
         {
             return Err(Refusal::Format(format!("the schema has {} bytes, the limit is {SCHEMA_BYTES}", schema.len())));
         }
-        if let Some(grammar) = self.kept(format) {
+        if let Some(grammar) = self.kept.get(format) {
             return Ok(Some(grammar));
         }
         let _waiting = self.wait(owner)?;
@@ -145,11 +174,7 @@ impl Grammars {
             }
             TrySendError::Disconnected(_) => Refusal::Ended,
         })?;
-        let grammar = compiled_in_time(&compiled, &begun, turn, until, PATIENCE)?;
-        let mut kept = self.kept.lock();
-        kept.truncate(KEPT - 1);
-        kept.push_front((format.clone(), grammar.fresh()));
-        Ok(Some(grammar))
+        compiled_in_time(&compiled, &begun, turn, until, PATIENCE).map(Some)
     }
 
     /// One more of this owner's.
@@ -163,15 +188,6 @@ impl Grammars {
         }
         *waiting += 1;
         Ok(Waiting { all: &self.waiting, owner })
-    }
-
-    fn kept(&self, format: &Format) -> Option<Grammar> {
-        let mut kept = self.kept.lock();
-        let at = kept.iter().position(|(known, _)| known == format)?;
-        let found = kept.remove(at)?;
-        let grammar = found.1.fresh();
-        kept.push_front(found);
-        Some(grammar)
     }
 }
 
@@ -326,11 +342,27 @@ mod tests {
         assert_eq!([told(false, Some(now)), told(true, Some(now))], [Refusal::Late, Refusal::Late]);
     }
 
+    /// Each compiled it, and each kept it: thirty requests with one schema threw all other schemas out.
+    #[test]
+    fn a_schema_that_many_bring_at_once_is_compiled_once() {
+        let mut bytes: Vec<Box<[u8]>> = (0..=u8::MAX).map(|byte| Box::from([byte])).collect();
+        bytes.push(Box::default());
+        let grammars = Grammars::start(&Tokens { bytes, ends: vec![256] }).expect("a thread");
+        let format = Format::JsonSchema("{\"type\": \"integer\", \"multipleOf\": 19997}".to_owned());
+        std::thread::scope(|scope| {
+            for owner in 0..8 {
+                let (grammars, format) = (&grammars, &format);
+                scope.spawn(move || assert!(grammars.of(Owner(owner), format, None).is_ok_and(|it| it.is_some())));
+            }
+        });
+        assert_eq!(grammars.kept.0.lock().len(), 1);
+    }
+
     #[test]
     fn one_owners_schemas_leave_room_for_those_of_others() {
         // Nobody compiles: what is asked for only waits.
         let (asked, _asks) = sync_channel(WAITING);
-        let grammars = Grammars { asked, kept: Arc::default(), waiting: Arc::default() };
+        let grammars = Grammars { asked, kept: Kept::default(), waiting: Arc::default() };
         let many: Vec<_> = (0..WAITING_OF_ONE).map(|_| grammars.wait(Owner(1)).expect("there is room")).collect();
         let Err(refused) = grammars.of(Owner(1), &Format::Json, Some(Instant::now())) else { panic!("one too many") };
         assert!(matches!(&refused, Refusal::Compiler(reason) if reason.contains("of this caller")), "{refused}");
