@@ -6,12 +6,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Event, Phase, State, Status};
+use engine::{CallScope, Event, Phase, State, Status};
 use fault::Kind;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use runtime::Tensor;
 use support::{FOR_EVER, House, Seen, dial, patient, within};
+use units::TraceParent;
 
 const ONE_WORKER: &str = "instances = 1\n";
 const TAKEN: Seen = Seen::Phase(Phase::Queue);
@@ -177,6 +178,29 @@ async fn tensors_share_runs_only_where_rows_are_independent_and_that_is_stated()
     for answer in join_all(calls).await {
         let answer = answer.expect("is served");
         assert_eq!(answer.outputs[0].1.to_f32(), Some(vec![0.0, 0.0]), "a neighbour changed the answer");
+    }
+}
+
+#[tokio::test]
+async fn a_run_names_the_traced_calls_in_it_and_each_of_these_its_run() {
+    let joined = "instances = 1\n[batching]\nmax_rows = 8\nmax_wait_ms = 500\n";
+    let (mut house, model) = House::of("batch_free", joined).await;
+    let calls = (0..8).map(|number| {
+        let inputs = vec![("x".to_owned(), Tensor::from_f32(&[1, 1, 28, 28], &[1.0; 784]))];
+        // Of three no span is told.
+        let trace = (number >= 3).then(TraceParent::begin);
+        let call = CallScope { trace, ..patient() };
+        let model = &model;
+        async move { (trace, model.infer(inputs, Vec::new(), call).await.expect("is served").timing) }
+    });
+    let answers = join_all(calls).await;
+    let ran: Vec<Seen> = house.rest().into_iter().filter(|seen| matches!(seen, Seen::Ran(..))).collect();
+    assert_eq!(ran.len(), 5, "each traced call is in one run: {ran:?}");
+    for (trace, timing) in answers {
+        assert!(timing.began.is_some() && timing.batch_rows > 1, "{timing:?}");
+        let Some(trace) = trace else { continue };
+        let batch = timing.batch.expect("a run with a traced call has a span");
+        assert!(ran.contains(&Seen::Ran(batch, trace)), "{batch} and {trace} are not in {ran:?}");
     }
 }
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use engine::{CallScope, ClassifyOptions, Engine, Event, Inferred, Model, Observe, Phase, Settings, State};
+use engine::{CallScope, ClassifyOptions, Engine, Event, Inferred, Model, Observe, Phase, Ran, Settings, State};
 use fault::Fault;
 use runtime::{LibraryChoice, Runtime, Tensor, VERSION};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use units::Deadline;
+use units::{Deadline, TraceParent};
 use vision::{Channels, Picture};
 
 /// The CPU build in the cache folder, so that tests are the same on all machines.
@@ -46,6 +46,8 @@ pub(crate) enum Seen {
     FirstToken,
     Rows(usize),
     Event(Event),
+    /// A run's own span, and that of one call in it.
+    Ran(TraceParent, TraceParent),
 }
 
 struct Ears(mpsc::UnboundedSender<Seen>);
@@ -65,6 +67,13 @@ impl Observe for Ears {
 
     fn event(&self, event: Event) {
         let _ = self.0.send(Seen::Event(event));
+    }
+
+    fn ran(&self, ran: Ran<'_>) {
+        assert!(ran.began <= ran.ended && ran.calls.len() <= ran.rows);
+        for call in ran.calls {
+            let _ = self.0.send(Seen::Ran(ran.own, *call));
+        }
     }
 }
 

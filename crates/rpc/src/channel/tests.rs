@@ -194,8 +194,11 @@ async fn an_idempotent_call_is_sent_once_more_and_only_once() {
             raw.frame().await.expect("the call");
         }
     };
-    let (answer, ()) = tokio::join!(channel.call(&ECHO, &mut note, soon()), server);
+    let mut told = Vec::new();
+    let call = channel.call_telling(&ECHO, &mut note, soon(), |reason| told.push(reason.to_string()));
+    let (answer, ()) = tokio::join!(call, server);
     assert!(matches!(answer, Err(ChannelError::Lost { .. })), "{answer:?}");
+    assert!(matches!(&told[..], [reason] if reason.contains("127.0.0.1")), "why it was sent once more: {told:?}");
 }
 
 #[tokio::test]
