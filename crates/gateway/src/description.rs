@@ -16,8 +16,8 @@ use crate::site::Site;
 
 /// Pictures to labels, chats with language models, and texts to vectors over HTTP.
 ///
-/// Every answer carries `x-request-id`, which stands in the logs of all processes; every error has the form
-/// `{"error": {"message", "type", "param", "code", "request_id"}}`.
+/// Every answer carries `x-request-id` and `traceparent` (W3C Trace Context), whose ids stand in the logs of all processes; every error
+/// has the form `{"error": {"message", "type", "param", "code", "request_id", "trace_id"}}`.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Outboard", license(name = "Apache-2.0")),

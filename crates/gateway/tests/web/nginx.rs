@@ -153,6 +153,12 @@ fn nginxs_own_errors_look_like_all_others() {
     let answer = get(&nginx.address, "/v1/models");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unavailable"));
     assert!(answer.header("retry-after").is_some());
+    assert!(answer.text().contains("\"trace_id\":null}"), "{}", answer.text());
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let answer = ask(&nginx.address, "GET", "/v1/models", &[("traceparent", parent)], b"");
+    assert!(answer.text().contains("\"trace_id\":\"0af7651916cd43dd8448eb211c80319c\"}"), "{}", answer.text());
+    let answer = ask(&nginx.address, "GET", "/v1/models", &[("traceparent", &parent.replace("0af", "\"} "))], b"");
+    assert!(answer.text().contains("\"trace_id\":null}"), "{}", answer.text());
     let answer = ask(&nginx.address, "GET", "/upload", &[("accept", "text/html,*/*")], b"");
     assert_eq!(answer.status, 502);
     assert!(
