@@ -4,14 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::client::{Answer, ask, get};
-use crate::gateway::Gateway;
-use crate::server::FakeServer;
-
-fn both() -> (FakeServer, Gateway) {
-    let server = FakeServer::start();
-    let gateway = Gateway::start(&server.address.to_string(), &[]);
-    (server, gateway)
-}
+use crate::gateway::{Gateway, both};
 
 fn send(gateway: &Gateway, form: &str) -> Answer {
     let headers = [("content-type", "application/x-www-form-urlencoded")];
@@ -20,7 +13,7 @@ fn send(gateway: &Gateway, form: &str) -> Answer {
 
 #[test]
 fn the_form_carries_the_conversation_and_lets_no_markup_through() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let form = "model=words&user=%3Cb%3Eone%3C%2Fb%3E%0D%0Atwo&assistant=three&message=%22four%22&system=be+brief\
                 &temperature=0.5&top_p=&max_tokens=3&seed=7";
     let page = send(&gateway, form);
@@ -55,7 +48,7 @@ fn the_form_carries_the_conversation_and_lets_no_markup_through() {
 
 #[test]
 fn what_went_wrong_stands_above_the_form_which_keeps_what_was_written() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let talk = "user=hello&assistant=hi&message=and+now%3F";
     for (form, status, says) in [
         (format!("model=nope&{talk}"), 404, "no model `nope`"),
@@ -79,7 +72,7 @@ fn what_went_wrong_stands_above_the_form_which_keeps_what_was_written() {
 
 #[test]
 fn a_form_has_limits() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let turns = "user=x&".repeat(201);
     for (form, status, says) in [
         (format!("model=words&{turns}message=x"), 413, "the limit is 200"),
@@ -96,7 +89,7 @@ fn a_form_has_limits() {
 
 #[test]
 fn a_page_of_another_site_cannot_send_a_form() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let form = "application/x-www-form-urlencoded";
     let (multipart, picture) = crate::client::form(&[("image", Some("a.png"), b"x"), ("model", None, b"mnist")]);
     for foreign in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
@@ -121,7 +114,7 @@ fn a_page_of_another_site_cannot_send_a_form() {
 
 #[test]
 fn an_answer_that_the_server_gave_up_is_none() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     let page = send(&gateway, "model=given-up&message=x");
     assert_eq!(page.status, 503, "{}", page.text());
     assert!(page.text().contains("stopped the answer before it was complete"), "{}", page.text());
@@ -132,7 +125,7 @@ fn an_answer_that_the_server_gave_up_is_none() {
 
 #[test]
 fn without_a_chat_model_the_page_says_what_to_run() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     let text = get(&gateway.address, "/chat").text();
     for there in ["No chat model is served.", "<code>scripts/up</code>", "data-send disabled"] {
         assert!(text.contains(there), "{there} is not in {text}");
@@ -146,7 +139,7 @@ fn without_a_chat_model_the_page_says_what_to_run() {
 /// A script that is not there would end the page's work without a word.
 #[test]
 fn every_file_that_the_page_and_its_scripts_name_is_there() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     let page = get(&gateway.address, "/chat").text();
     let named = page.split("\"/assets/").skip(1).filter_map(|part| part.split('"').next());
     let mut waiting: Vec<String> = named.map(|path| format!("/assets/{path}")).collect();

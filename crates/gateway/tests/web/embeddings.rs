@@ -3,17 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::client::{Answer, ask, get, wait_until};
-use crate::gateway::Gateway;
-use crate::server::FakeServer;
+use crate::gateway::{Gateway, both};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const EMBEDDINGS: &str = "/v1/embeddings";
-
-fn both() -> (FakeServer, Gateway) {
-    let server = FakeServer::start();
-    let gateway = Gateway::start(&server.address.to_string(), &[]);
-    (server, gateway)
-}
 
 fn post(gateway: &Gateway, body: &Value) -> Answer {
     ask(&gateway.address, "POST", EMBEDDINGS, &[JSON], body.to_string().as_bytes())
@@ -21,7 +14,7 @@ fn post(gateway: &Gateway, body: &Value) -> Answer {
 
 #[test]
 fn vectors_have_openais_form() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     let answer = post(&gateway, &json!({"model": "good", "input": ["abc", "a"], "user": "ann"}));
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -47,7 +40,7 @@ fn vectors_have_openais_form() {
 /// All users of a gateway shared one caller's room at the server.
 #[test]
 fn the_servers_can_tell_whose_texts_they_are() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let body = json!({"model": "good", "input": "abc"}).to_string();
     for caller in ["192.0.2.7", "192.0.2.8"] {
         let headers = [JSON, ("x-real-ip", caller)];
@@ -58,7 +51,7 @@ fn the_servers_can_tell_whose_texts_they_are() {
 
 #[test]
 fn many_numbers_are_whole_and_in_order() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     let texts: Vec<String> = (0..300).map(|number| "x".repeat(number % 7 + 1)).collect();
     let answer = post(&gateway, &json!({"model": "good", "input": texts, "dimensions": 100}));
     let body = answer.json();
@@ -71,7 +64,7 @@ fn many_numbers_are_whole_and_in_order() {
 
 #[test]
 fn errors_name_the_clients_own_fields() {
-    let (_server, gateway) = both();
+    let (_server, gateway) = both(&[]);
     for (body, status, code, param) in [
         (json!({"model": "good"}), 400, "invalid_input", json!("input")),
         (json!({"model": "good", "input": []}), 400, "invalid_input", json!("input")),
@@ -99,7 +92,7 @@ fn errors_name_the_clients_own_fields() {
 
 #[test]
 fn texts_keep_their_share_of_the_bodies_until_they_are_answered() {
-    let (server, gateway) = both();
+    let (server, gateway) = both(&[]);
     let in_memory = || {
         let page = get(&gateway.admin, "/metrics").text();
         let line = page.lines().find_map(|line| line.strip_prefix("outboard_gateway_body_bytes "));

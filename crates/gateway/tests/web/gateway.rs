@@ -1,11 +1,14 @@
 //! The gateway's process.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
-use crate::client::wait_until;
+use crate::client::{connect, get, wait_until};
+use crate::server::FakeServer;
 
 /// A running gateway on ports that the system chose; killed when dropped.
 pub(crate) struct Gateway {
@@ -69,6 +72,19 @@ impl Gateway {
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
     }
 
+    /// A connection that carries one request whose answer is not read yet.
+    pub(crate) fn begin(&self, request: &[u8]) -> TcpStream {
+        let mut stream = connect(&self.address);
+        stream.write_all(request).expect("the gateway reads");
+        stream
+    }
+
+    /// Something when a metric has this value.
+    pub(crate) fn metric(&self, name: &str, value: &str) -> Option<()> {
+        let page = get(&self.admin, "/metrics").text();
+        page.lines().any(|line| line.split_once(' ') == Some((name, value))).then_some(())
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -104,6 +120,13 @@ impl Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A server and a gateway before it.
+pub(crate) fn both(settings: &[&str]) -> (FakeServer, Gateway) {
+    let server = FakeServer::start();
+    let gateway = Gateway::start(&server.address.to_string(), settings);
+    (server, gateway)
 }
 
 impl Drop for Gateway {

@@ -9,7 +9,7 @@ use idl::fault::FaultCode;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, ask, connect, get, read_chunk, read_head, request, wait_until};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, both};
 use crate::server::FakeServer;
 use crate::server_key::about_the_gateway;
 use crate::talker::{Begun, WORDS, broken, last, piece};
@@ -17,12 +17,6 @@ use crate::talker::{Begun, WORDS, broken, last, piece};
 const JSON: (&str, &str) = ("content-type", "application/json");
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
-
-fn both(settings: &[&str]) -> (FakeServer, Gateway) {
-    let server = FakeServer::start();
-    let gateway = Gateway::start(&server.address.to_string(), settings);
-    (server, gateway)
-}
 
 /// A chat of one message, with more fields.
 fn chat(model: &str, more: Value) -> String {
