@@ -264,19 +264,22 @@ impl Channel {
         let inner = &*self.0;
         inner.retries.call(Instant::now());
         let (mut failed, mut lost) = (None, None);
+        let mut avoid = Avoid::Nobody;
         loop {
-            let answer = inner.attempt(method, request, &options, &mut failed).await;
+            let answer = inner.attempt(method, request, &options, avoid, &mut failed).await;
             let answer = answer.map_err(|error| error.after(lost.take()));
             // `failed` is set by the first attempt that reached a connection: one repetition, no more.
             let Some(Attempted { times: 1, endpoint }) = failed else { return answer };
             let may_repeat = match &answer {
                 Ok(Ok(_)) => false,
-                Ok(Err(exception)) if exception.turned_away() => inner.waits_for_another(&options, endpoint).await,
-                Ok(Err(exception)) => exception.not_here() && inner.has_another(&options, endpoint),
+                Ok(Err(exception)) => exception.not_here() && inner.has_another(&options, endpoint).await,
                 Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => true,
                 Err(ChannelError::Lost { .. }) => method.idempotent,
                 Err(_) => false,
             };
+            // One that does not serve it says so again, however the others stand.
+            let elsewhere = matches!(&answer, Ok(Err(_)));
+            avoid = if elsewhere { Avoid::Always(endpoint) } else { Avoid::IfPossible(endpoint) };
             let now = Instant::now();
             if !may_repeat || options.deadline.is_over(now.into_std()) {
                 return answer;
@@ -338,6 +341,7 @@ impl Inner {
         method: &Method<Q, R, E>,
         request: &mut Q,
         options: &CallOptions,
+        avoid: Avoid,
         attempted: &mut Option<Attempted>,
     ) -> Result<Result<R, E>, ChannelError>
     where
@@ -345,7 +349,6 @@ impl Inner {
         R: TSerializable,
         E: Exception,
     {
-        let avoid = attempted.as_ref().map_or(Avoid::Nobody, |attempted| Avoid::IfPossible(attempted.endpoint));
         let (backend, link) = self.link(options, avoid).await?;
         let times = attempted.as_ref().map_or(1, |attempted| attempted.times + 1);
         *attempted = Some(Attempted { times, endpoint: backend.id });
@@ -472,14 +475,9 @@ impl Inner {
             .unwrap_or(Err(ChannelError::Deadline { sent: false }))
     }
 
-    /// Whether a call could go to another endpoint than this one now.
-    fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
-        matches!(self.choose(options, Avoid::Always(endpoint), Instant::now()), Choice::Go(..))
-    }
-
-    /// The same, after a moment for one that is just being connected: when servers are started again one after the other, the
-    /// last one may be back and not found yet when the next one leaves.
-    async fn waits_for_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
+    /// Whether a call could go to another endpoint than this one, now or after a moment for one that is just being connected: when
+    /// servers are started again one after the other, the last one may be back and not found yet when the next one leaves.
+    async fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
         tokio::time::timeout(MOMENT, self.link(options, Avoid::Always(endpoint))).await.is_ok_and(|link| link.is_ok())
     }
 

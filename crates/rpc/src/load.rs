@@ -133,10 +133,12 @@ impl Load {
         let seen = self.seen.lock();
         let ejected = seen.ejected_until.is_some_and(|until| now < until);
         let proving = seen.probation.is_some_and(|answered| in_flight >= 1 << answered);
+        // What it failed with says nothing of how quick it is now, and would keep it from ever proving itself.
+        let latency = if seen.probation.is_some() && !ejected { FIRST_GUESS.as_secs_f64() } else { seen.decayed(now) };
         Standing {
             leaving: seen.leaving_until.is_some_and(|until| now < until),
             barred: ejected || proving,
-            cost: (in_flight + 1) as f64 * seen.decayed(now),
+            cost: (in_flight + 1) as f64 * latency,
         }
     }
 
@@ -167,7 +169,9 @@ impl Load {
         seen.at = now;
         match outcome {
             Outcome::Answered | Outcome::Declined => {
-                seen.succeeded(&self.ejection, now);
+                if seen.succeeded(&self.ejection, now) {
+                    seen.latency = took.as_secs_f64();
+                }
                 return false;
             }
             // A short deadline is its caller's choice, and no server's failure.
@@ -201,19 +205,22 @@ impl Seen {
         true
     }
 
-    fn succeeded(&mut self, ejection: &Ejection, now: Instant) {
+    /// Whether that ends a probation.
+    fn succeeded(&mut self, ejection: &Ejection, now: Instant) -> bool {
         self.failures = 0;
         self.leaving_until = None;
-        let Some(until) = self.ejected_until else { return };
+        let Some(until) = self.ejected_until else { return false };
         // Begun before, or sent because there was no other.
         if now < until {
-            return;
+            return false;
         }
+        let had_to_prove = self.probation.is_some();
         self.probation = self.probation.map(|answered| answered + 1).filter(|answered| *answered < PROVEN);
         // One that hangs every minute costs its callers something each time.
         if now >= until + ejection.longest {
             (self.ejections, self.ejected_until) = (0, None);
         }
+        had_to_prove && self.probation.is_none()
     }
 
     /// The share of the old value that is still believed.
@@ -364,6 +371,19 @@ mod tests {
         let now = now + 2 * RULES.first;
         assert!(load.observe(Outcome::Failed, MS, now), "at the first failure");
         assert!(load.is_ejected(now + 3 * RULES.first));
+    }
+
+    /// It cost a second still, so that no call ever came, and one other that was loading was preferred.
+    #[test]
+    fn who_comes_back_is_as_cheap_as_one_that_nobody_knows() {
+        let (load, now) = (Load::new(RULES), Instant::now());
+        let unknown = load.standing(now).cost;
+        let now = fail(&load, now);
+        assert!((load.standing(now).cost / unknown - 1.0).abs() < 0.01);
+        for _ in 0..PROVEN {
+            load.observe(Outcome::Answered, 3 * MS, now);
+        }
+        assert_eq!(load.latency(now).as_millis(), 3);
     }
 
     #[test]

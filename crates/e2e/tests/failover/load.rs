@@ -1,5 +1,6 @@
 //! Callers that ask without a pause, and what they saw.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +18,14 @@ pub(crate) struct Failure {
     pub(crate) status: u16,
     /// `error.code`, or what the client says.
     pub(crate) code: String,
+    /// `error.message`.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.status, self.code, self.message)
+    }
 }
 
 /// What the callers saw.
@@ -137,8 +146,11 @@ impl Shared {
         let took = begin.elapsed();
         let failure = match answer {
             Ok(answer) if answer.status == 200 => None,
-            Ok(answer) => Some(Failure { status: answer.status, code: answer.error_code() }),
-            Err(error) => Some(Failure { status: 0, code: error.to_string() }),
+            Ok(answer) => {
+                let message = answer.json()["error"]["message"].to_string();
+                Some(Failure { status: answer.status, code: answer.error_code(), message })
+            }
+            Err(error) => Some(Failure { status: 0, code: error.to_string(), message: String::new() }),
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.took.push(took);

@@ -15,7 +15,7 @@ use e2e::wait_until;
 use rustix::process::Signal;
 
 use crate::fleet::{Fleet, Part};
-use crate::load::{CALLERS, Load, Seen};
+use crate::load::{CALLERS, Failure, Load, Seen};
 use crate::relay::Mode;
 
 /// A busy machine takes several times what an idle one does.
@@ -55,15 +55,12 @@ impl Row {
         };
         let failed = &self.seen.failed;
         if failed.len() > most {
-            return Err(format!(
-                "{}: {} failed, at most {most} may: {:?}",
-                self.name,
-                failed.len(),
-                &failed[..most.min(4) + 1]
-            ));
+            let told: Vec<String> = failed.iter().take(most + 4).map(Failure::to_string).collect();
+            let told = told.join("; ");
+            return Err(format!("{}: {} failed, at most {most} may: {told}", self.name, failed.len()));
         }
         match failed.iter().find(|failure| (failure.status, failure.code.as_str()) != (status, code)) {
-            Some(other) => Err(format!("{}: {other:?}, only {status} {code} may be", self.name)),
+            Some(other) => Err(format!("{}: {other}, only {status} {code} may be", self.name)),
             None => Ok(()),
         }
     }

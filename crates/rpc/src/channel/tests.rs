@@ -430,7 +430,8 @@ async fn calls_at_a_server_that_hangs_go_to_another_one_and_it_is_let_back_when_
     until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
     let key = key_of(&channel, 0);
     gate.passes.send_replace(Passes::Nothing);
-    let calls: Vec<_> = (0..20)
+    // Fewer than the failures in a row that would take it out by themselves.
+    let calls: Vec<_> = (0..3)
         .map(|_| {
             let channel = channel.clone();
             tokio::spawn(async move { channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await })
@@ -445,14 +446,14 @@ async fn calls_at_a_server_that_hangs_go_to_another_one_and_it_is_let_back_when_
     }
     assert_eq!(stats.hung.load(Relaxed), 1);
     assert_eq!(stats.ejected.load(Relaxed), 1);
-    assert_eq!(stats.repeated.load(Relaxed), 20);
+    assert_eq!(stats.repeated.load(Relaxed), 3);
     // From now on nobody is sent there: the connection is not made again before it answers.
     assert!(!channel.endpoints()[0].connected);
     for _ in 0..20 {
         let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
         answer.expect("it arrives").expect("a result");
     }
-    assert_eq!(stats.repeated.load(Relaxed), 20);
+    assert_eq!(stats.repeated.load(Relaxed), 3);
 
     gate.passes.send_replace(Passes::All);
     until(&channel, |endpoints| endpoints[0].connected).await;
@@ -516,6 +517,29 @@ async fn a_server_that_says_that_it_leaves_gets_no_calls_while_another_serves() 
         answer.expect("it arrives").expect("a result");
     }
     assert_eq!(leaving.stats.refused_total.load(Relaxed), 0, "the pings alone went there");
+}
+
+/// The repetition came back to the server that loads, because the other one had failed before.
+#[tokio::test]
+async fn what_one_server_does_not_serve_yet_is_asked_of_one_that_was_ejected() {
+    let (ejected, loading) = (serve(ServerLimits::default()).await, serve(ServerLimits::default()).await);
+    let channel = channel(&[ejected.address, loading.address]);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    channel
+        .0
+        .members
+        .backends()
+        .iter()
+        .next()
+        .expect("there are two")
+        .load
+        .eject(Instant::now() + Duration::from_secs(60));
+    assert!(channel.endpoints()[0].ejected);
+    let answer = channel.call(&FAIL, &mut Note::of("loading"), soon()).await;
+    assert_eq!(answer.expect("it arrives").expect_err("the exception").data, "loading");
+    for server in [&ejected, &loading] {
+        assert_eq!(server.notes.happened().started, 1);
+    }
 }
 
 /// The second of two servers left when the first was back, but not every thread had found it.
