@@ -19,7 +19,8 @@ pub struct ServerLimits {
     /// written; who finds none waits in line for at most `frame_time`, then is refused. An answer's are counted from
     /// when it waits, also when there is no room for it: then nobody's frame gets any until there is. So the process
     /// holds at most this, and what the calls answer that were in flight when it was reached. On top of it every
-    /// connection may own 4 KiB. Values below `frame_bytes` act as that, values above 1 GiB as 1 GiB.
+    /// connection may own 4 KiB, and with TLS its state and a record of 16 KiB. Values below `frame_bytes` act as that,
+    /// values above 1 GiB as 1 GiB.
     pub bytes_in_flight: usize,
     /// Within this time a started frame must be complete.
     pub frame_time: Duration,
@@ -47,7 +48,7 @@ impl Default for ServerLimits {
             bytes_in_flight: 256 << 20,
             frame_time: Duration::from_secs(10),
             handshake_time: Duration::from_secs(5),
-            // One takes about a millisecond of a core: as many as five seconds have room for, on few cores.
+            // As many as come back at once when a server of a large site was started again.
             handshakes: 1_024,
             idle: Duration::from_secs(600),
             // As long as a frame may take to come in twice over: slow links are common, dead ones reset earlier.

@@ -21,6 +21,9 @@ use wire::Batch;
 use crate::budget::Charge;
 use crate::calls::Answer;
 
+/// What TLS keeps at most of what it was given and the kernel did not take.
+const KEPT: usize = 64 << 10;
+
 /// A batch that the kernel took.
 pub(crate) struct Written {
     pub(crate) bytes: usize,
@@ -63,7 +66,7 @@ impl Outbound {
 
     /// Bytes that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.batch.remaining()
+        self.batch.remaining() + if self.unflushed { KEPT } else { 0 }
     }
 
     /// Whether all has left.

@@ -288,6 +288,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Raw<IO> {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("the server reads");
+        self.io.flush().await.expect("the server reads");
     }
 
     pub(crate) async fn call(&mut self, method: &str, seqid: i32, text: &'static str) {

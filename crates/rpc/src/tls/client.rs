@@ -38,6 +38,12 @@ pub(super) struct Made {
     expires: Option<SystemTime>,
 }
 
+impl Made {
+    pub(super) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.config))
+    }
+}
+
 impl ClientTls {
     /// Reads the files.
     ///
@@ -66,8 +72,12 @@ impl ClientTls {
         let name = self.0.source().server_name.as_deref().unwrap_or(host);
         let name = server_name(name)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, TlsError::ServerName(name.to_owned())))?;
-        let connector = TlsConnector::from(Arc::clone(&self.0.now().config));
-        connector.connect(name, stream).await.map_err(|error| io::Error::new(error.kind(), reason(&error)))
+        self.0
+            .now()
+            .connector()
+            .connect(name, stream)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), reason(&error)))
     }
 }
 

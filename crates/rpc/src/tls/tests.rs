@@ -14,11 +14,14 @@ use tokio_rustls::rustls::{ClientConfig, version};
 use units::Deadline;
 use wire::{ApplicationErrorKind, Protocol, Request, ResponseError};
 
+use super::followed::Source as _;
 use super::*;
+use crate::connection::Connection;
+use crate::server::Shared;
 use crate::testing::{ECHO, Note, Notes, Raw, Running, call, serve, text_call};
 use crate::{
     CallContext, CallFuture, CallOptions, Channel, ChannelConfig, Drain, Endpoint, HandshakeFailure, Instead, Limit,
-    Refusal, Server, ServerLimits, ServerStats, Service,
+    Peer, Refusal, Server, ServerLimits, ServerStats, Service,
 };
 
 /// Issues certificates into files of a folder.
@@ -184,6 +187,34 @@ async fn an_answer_that_its_peer_reads_late_arrives_whole() {
         let note = raw.response().await.result::<Note, Note>().expect("it decodes").expect("a result");
         assert_eq!(note.data.len(), 1_000_000);
     }
+}
+
+#[tokio::test]
+async fn what_tls_keeps_of_an_answer_leaves_when_there_is_room() {
+    let authority = Authority::new("ours");
+    let tls = ServerTls::new(authority.server("server", &Says::default())).expect("good files");
+    let (notes, stats) = (Arc::new(Notes::default()), Arc::new(ServerStats::default()));
+    let (_drain, watched) = Drain::new(Drain::LIMIT);
+    let shared = Arc::new(Shared::new(notes.clone(), ServerLimits::default(), stats.clone() as _, watched));
+    // Room for less than the answer, all of which TLS takes at once.
+    let (near, far) = tokio::io::duplex(1_024);
+    let serving = tokio::spawn(async move {
+        let stream = tls.acceptor().accept(far).await.expect("a handshake");
+        let peer = Peer::new("127.0.0.1:1".parse().expect("an address"), 1);
+        Connection::new(stream, Arc::new(peer), shared).run().await;
+    });
+    let name = "localhost".try_into().expect("a name");
+    let trusts = authority.trusts().make().expect("good files");
+    let mut raw = Raw::over(trusts.connector().connect(name, near).await.expect("a handshake"));
+    raw.send(&call(Protocol::Binary, "echo", 1, &Note::of(vec![7; 10_000]))).await;
+    notes.until(|happened| happened.answered == 1).await;
+    until("the answer to be written", || stats.bytes_out_total.load(Relaxed) >= 10_000).await;
+    let answer = tokio::time::timeout(Duration::from_secs(30), raw.response()).await.expect("nothing keeps it");
+    let note = answer.result::<Note, Note>().expect("it decodes").expect("a result");
+    assert_eq!(note.data.len(), 10_000);
+    drop(raw);
+    serving.await.expect("no panic");
+    assert_eq!(stats.bytes_in_flight.load(Relaxed), 0);
 }
 
 /// Answers with the name of its caller.
