@@ -1,12 +1,11 @@
-"""Does what cases.json lists with Apache's Python library and generated code; prints what it saw, one JSON object a line.
+"""Does what cases.json lists with Apache's Python library and generated code; see cases.py.
 
     PYTHONPATH=GENERATED python thrift_client.py CASES.json HOST:PORT
 """
 
-import json
-import os
 import sys
 
+import cases
 from outboard.base.ttypes import Base
 from outboard.chat import Chat
 from outboard.chat.ttypes import ChatRequest, Message, NextRequest, Sampling, StartRequest, StopRequest
@@ -24,6 +23,7 @@ from thrift.protocol.TMultiplexedProtocol import TMultiplexedProtocol
 from thrift.Thrift import TApplicationException
 from thrift.transport import TSocket, TTransport
 
+NAME = "python-thrift"
 PROTOCOLS = {"binary": TBinaryProtocol, "binary-accelerated": TBinaryProtocolAccelerated,
              "compact": TCompactProtocol, "compact-accelerated": TCompactProtocolAccelerated}
 
@@ -44,177 +44,19 @@ class Connection:
         return service.Client(protocol)
 
 
-def base_of(case):
-    return Base(request_id="conformance-" + case["name"], caller="python-thrift", timeout_ms=case.get("timeout_ms", 20_000))
-
-
-def tensor_of(given):
-    data = bytes(given["zeros"]) if "zeros" in given else bytes.fromhex(given["hex"]) if "hex" in given else None
-    return Tensor(name=given["name"], data_type=given["type"], shape=given["shape"], data=data,
-                  strings=given.get("strings"))
-
-
-def infer_request(case):
-    return InferRequest(base=base_of(case), model=case["model"], inputs=[tensor_of(case["input"])])
-
-
-def inferred(reply):
-    output = reply.outputs[0]
-    seen = {"outputs": len(reply.outputs), "type": output.data_type, "shape": output.shape}
-    if output.strings is not None:
-        seen["strings"] = output.strings
-    if output.data is not None:
-        seen["bytes"] = len(output.data)
-        if len(output.data) <= 64:
-            seen["hex"] = output.data.hex()
-    return seen | {"request_id": reply.request_id}
-
-
-def chat_of(case):
-    return ChatRequest(base=base_of(case), model=case["model"], messages=[Message(role="user", content=case["message"])],
-                       max_tokens=case["max_tokens"], sampling=Sampling(temperature=0.0))
-
-
-def check(connection, case):
-    client = connection.client(Health, case.get("service", "Health"))
-    reply = client.check(CheckRequest(base=base_of(case), model=case.get("model")))
-    return {"status": reply.status, "live": reply.live, "models": len(reply.models)}
-
-
-def models(connection, case):
-    client = connection.client(Inference, "Inference")
-    reply = client.models(ModelsRequest(base=base_of(case), model=case.get("model")))
-    return {"names": sorted(model.name for model in reply.models), "labels": len(reply.models[0].labels),
-            "request_id": reply.request_id}
-
-
-def classify(connection, case):
-    pictures = [open(path, "rb").read() for path in case["pictures"]]
-    reply = connection.client(Inference, "Inference").classify(
-        ClassifyRequest(base=base_of(case), model=case["model"], images=pictures, top_k=case.get("top_k"),
-                        preview_px=case.get("preview_px")))
-    first = reply.results[0]
-    return {"label": first.labels[0].label, "labels": len(first.labels), "results": len(reply.results),
-            "format": first.format, "size": [first.width, first.height], "preview": first.preview is not None,
-            "request_id": reply.request_id}
-
-
-def infer(connection, case):
-    return inferred(connection.client(Inference, "Inference").infer(infer_request(case)))
-
-
-def infer_cancelled(connection, case):
-    client = connection.client(Inference, "Inference")
-    request = infer_request(case)
-    request.base.call_id = os.urandom(16)
+def begin_infer(client, request):
     client.send_infer(request)
-    client.cancel(CancelRequest(call_id=request.base.call_id))
-    return inferred(client.recv_infer())
 
 
-def embed(connection, case):
-    texts = case["texts"] * case.get("repeat", 1)
-    reply = connection.client(Inference, "Inference").embed(
-        EmbedRequest(base=base_of(case), model=case["model"], texts=texts))
-    return {"dimensions": reply.dimensions, "bytes": len(reply.vectors), "texts": len(reply.token_counts),
-            "tokens": reply.token_counts, "request_id": reply.request_id}
+def end_infer(client):
+    return client.recv_infer()
 
 
-def cancel(connection, _):
-    connection.client(Inference, "Inference").cancel(CancelRequest(call_id=bytes(16)))
-
-
-def complete(connection, case):
-    reply = connection.client(Chat, "Chat").complete(chat_of(case))
-    first = reply.choices[0]
-    return {"choices": len(reply.choices), "text": first.text, "finish": first.finish,
-            "completion_tokens": reply.usage.completion_tokens, "request_id": reply.request_id}
-
-
-def stream(connection, case):
-    client = connection.client(Chat, "Chat")
-    request = StartRequest(base=base_of(case), stream_key=os.urandom(16), chat=chat_of(case), bound=True)
-    started = client.start(request)
-    again = client.start(request)
-    seen = {"text": "", "gapless": True, "again": "same" if again.stream_id == started.stream_id else "another"}
-    number, ended = 0, False
-    while not ended:
-        reply = client.next_pieces(NextRequest(stream_id=started.stream_id, from_piece=number, wait_ms=10_000))
-        for piece in reply.pieces:
-            seen["gapless"] &= piece.number == number
-            number += 1
-            seen["text"] += piece.text
-            if piece.finish is not None:
-                seen["finish"] = piece.finish
-            if piece.usage is not None:
-                seen["completion_tokens"] = piece.usage.completion_tokens
-        ended = reply.ended
-    return seen
-
-
-def stop(connection, case):
-    client = connection.client(Chat, "Chat")
-    request = StartRequest(base=base_of(case), stream_key=os.urandom(16), chat=chat_of(case))
-    stream_id = client.start(request).stream_id
-    client.stop(StopRequest(stream_id=stream_id))
-    reply = client.next_pieces(NextRequest(stream_id=stream_id, from_piece=0, wait_ms=10_000))
-    return {"ended": reply.ended}
-
-
-def next_pieces(connection, case):
-    connection.client(Chat, "Chat").next_pieces(NextRequest(base=base_of(case), stream_id=case["stream"], from_piece=0))
-
-
-def frobnicate(connection, _):
-    connection.client(Stranger, "Stranger").frobnicate(Anything(text="x"))
-
-
-def misread(connection, case):
-    connection.client(Misreader, "Health").check(Misunderstood(base=base_of(case), model=7))
-
-
-WAYS = {"check": check, "models": models, "classify": classify, "infer": infer, "infer-cancelled": infer_cancelled,
-        "embed": embed, "cancel": cancel, "complete": complete, "stream": stream, "stop": stop, "next": next_pieces,
-        "frobnicate": frobnicate, "misread": misread}
-
-
-def run(connection, case):
-    try:
-        seen = WAYS[case["way"]](connection, case)
-        return {"outcome": "oneway"} if seen is None else {"outcome": "reply"} | seen
-    except Fault as fault:
-        return {"outcome": "fault", "code": fault.code, "message": fault.message, "param": fault.param,
-                "request_id": fault.request_id}
-    except TApplicationException as error:
-        return {"outcome": "application", "type": error.type, "message": error.message}
-    except TTransport.TTransportException as error:
-        timed_out = error.type == TTransport.TTransportException.TIMED_OUT
-        return {"outcome": "timeout" if timed_out else "transport", "message": str(error)}
-
-
-def goes_on(connection):
-    try:
-        return connection.client(Health, "Health").check(CheckRequest()).status == 1
-    except Exception as error:
-        return str(error)
-
-
-def main():
-    path, address = sys.argv[1:]
-    given = json.load(open(path))
-    me = next(client for client in given["clients"] if client["name"] == "python-thrift")
-    for protocol in me["protocols"]:
-        for transport in me["transports"]:
-            for case in given["cases"]:
-                if transport not in case.get("transports", ["framed", "multiplexed"]):
-                    continue
-                connection = Connection(address, protocol, transport, case.get("patience_ms", 30_000))
-                seen = run(connection, case)
-                if not case.get("last"):
-                    seen["goes_on"] = goes_on(connection)
-                connection.transport.close()
-                print(json.dumps({"protocol": protocol, "transport": transport, "case": case["name"], **seen}), flush=True)
+def outcome_of(error):
+    if not isinstance(error, TTransport.TTransportException):
+        return None
+    return "timeout" if error.type == TTransport.TTransportException.TIMED_OUT else "transport"
 
 
 if __name__ == "__main__":
-    main()
+    cases.main(sys.modules[__name__])
