@@ -88,6 +88,7 @@ struct Seen {
     failures: u32,
     /// How often it was ejected lately: so often the time was doubled.
     ejections: u32,
+    ejected_at: Instant,
     ejected_until: Option<Instant>,
     /// Answers since it was let back, while it has to prove itself.
     probation: Option<u32>,
@@ -104,6 +105,7 @@ impl Load {
             at: Instant::now(),
             failures: 0,
             ejections: 0,
+            ejected_at: Instant::now(),
             ejected_until: None,
             probation: None,
             leaving_until: None,
@@ -133,12 +135,10 @@ impl Load {
         let seen = self.seen.lock();
         let ejected = seen.ejected_until.is_some_and(|until| now < until);
         let proving = seen.probation.is_some_and(|answered| in_flight >= 1 << answered);
-        // What it failed with says nothing of how quick it is now, and would keep it from ever proving itself.
-        let latency = if seen.probation.is_some() && !ejected { FIRST_GUESS.as_secs_f64() } else { seen.decayed(now) };
         Standing {
             leaving: seen.leaving_until.is_some_and(|until| now < until),
             barred: ejected || proving,
-            cost: (in_flight + 1) as f64 * latency,
+            cost: (in_flight + 1) as f64 * seen.decayed(now),
         }
     }
 
@@ -160,16 +160,13 @@ impl Load {
             Outcome::Declined | Outcome::TooLate => took.as_secs_f64().max(seen.latency),
             Outcome::NotHere | Outcome::TurnedAway | Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
         };
-        seen.latency = if latency > seen.latency {
-            latency
-        } else {
-            let kept = seen.kept(now);
-            seen.latency * kept + latency * (1.0 - kept)
-        };
-        seen.at = now;
+        // What fails together with the calls that ejected it says nothing of how quick it will be.
+        if outcome != Outcome::Failed || seen.ejected_until.is_none_or(|until| now >= until) {
+            seen.note(latency, now);
+        }
         match outcome {
             Outcome::Answered | Outcome::Declined => {
-                if seen.succeeded(&self.ejection, now) {
+                if seen.succeeded(&self.ejection, took, now) {
                     seen.latency = took.as_secs_f64();
                 }
                 return false;
@@ -199,20 +196,38 @@ impl Seen {
             return false;
         }
         let long = ejection.first.saturating_mul(1 << self.ejections.min(16)).min(ejection.longest);
+        self.ejected_at = now;
+        // Else no call would ever come for it to prove itself.
+        (self.latency, self.at) = (FIRST_GUESS.as_secs_f64(), now);
         self.ejected_until = Some(now + long);
         self.probation = Some(0);
         self.ejections += 1;
         true
     }
 
+    fn note(&mut self, latency: f64, now: Instant) {
+        self.latency = if latency > self.latency {
+            latency
+        } else {
+            let kept = self.kept(now);
+            self.latency * kept + latency * (1.0 - kept)
+        };
+        self.at = now;
+    }
+
     /// Whether that ends a probation.
-    fn succeeded(&mut self, ejection: &Ejection, now: Instant) -> bool {
+    fn succeeded(&mut self, ejection: &Ejection, took: Duration, now: Instant) -> bool {
         self.failures = 0;
         self.leaving_until = None;
-        let Some(until) = self.ejected_until else { return false };
-        // Begun before, or sent because there was no other.
+        let Some(mut until) = self.ejected_until else { return false };
         if now < until {
-            return false;
+            let began_before = now.checked_sub(took).is_none_or(|began| began < self.ejected_at);
+            if began_before {
+                return false;
+            }
+            // Sent because there was no other, and answered: it proves itself from now on.
+            until = now;
+            self.ejected_until = Some(until);
         }
         let had_to_prove = self.probation.is_some();
         self.probation = self.probation.map(|answered| answered + 1).filter(|answered| *answered < PROVEN);
@@ -373,13 +388,32 @@ mod tests {
         assert!(load.is_ejected(now + 3 * RULES.first));
     }
 
+    /// While another one was loading, all calls went there first, until no more of them could be repeated.
+    #[test]
+    fn who_answers_while_it_is_out_comes_back_unless_the_call_was_older() {
+        let (load, now) = (Load::new(RULES), Instant::now());
+        assert!(load.eject(now));
+        let now = now + 10 * MS;
+        load.observe(Outcome::Answered, 20 * MS, now);
+        assert!(load.is_ejected(now));
+        for _ in 0..PROVEN {
+            load.observe(Outcome::Answered, MS, now);
+            assert!(!load.is_ejected(now));
+        }
+        let calls: Vec<InFlight<'_>> = (0..100).map(|_| load.enter()).collect();
+        assert!(!load.standing(now).barred);
+        drop(calls);
+    }
+
     /// It cost a second still, so that no call ever came, and one other that was loading was preferred.
     #[test]
     fn who_comes_back_is_as_cheap_as_one_that_nobody_knows() {
         let (load, now) = (Load::new(RULES), Instant::now());
-        let unknown = load.standing(now).cost;
         let now = fail(&load, now);
-        assert!((load.standing(now).cost / unknown - 1.0).abs() < 0.01);
+        assert!(load.standing(now).cost <= FIRST_GUESS.as_secs_f64());
+        // But one that loads is not.
+        load.observe(Outcome::NotHere, MS, now);
+        assert!(load.standing(now).cost >= FAILURE_COST.as_secs_f64());
         for _ in 0..PROVEN {
             load.observe(Outcome::Answered, 3 * MS, now);
         }
