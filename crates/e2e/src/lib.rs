@@ -15,4 +15,4 @@ pub use models::{bundled_chat_model, tiny_chat_model, tiny_chat_model_with};
 pub use pictures::{Tiles, png_of_tile, tile_sheet};
 pub use process::{Program, wait_until};
 pub use stand::{Parts, Stand};
-pub use tools::{browser, model_cache, node, python, repository, target_folder};
+pub use tools::{browse, browse_with_pictures, model_cache, node, python, repository, target_folder};

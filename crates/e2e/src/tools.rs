@@ -1,7 +1,10 @@
 //! Where the repository, the built programs and the tools of other languages are.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 /// The root of the repository.
 #[must_use]
@@ -53,18 +56,33 @@ pub fn node(script: &str) -> Command {
     command
 }
 
-/// Node running a script of `crates/e2e/browser`, which drives Chromium.
+/// What a script of `browser/` has seen in Chromium, after checking that it came to its end and that no page had a problem: no error
+/// in the console, nothing asked of another host.
 ///
 /// # Panics
-/// When `scripts/setup test` has not installed the driver.
+/// When it did not, or `scripts/setup test` has not installed the driver.
 #[must_use]
-pub fn browser(script: &str) -> Command {
+pub fn browse<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> Value {
     let folder = repository().join("crates/e2e/browser");
     assert!(
         folder.join("node_modules/playwright-core").exists(),
         "the browser driver is missing: run scripts/setup test"
     );
-    let mut command = Command::new("node");
-    command.arg(folder.join(script)).current_dir(folder);
-    command
+    let output = Command::new("node").arg(folder.join(script)).args(arguments).current_dir(&folder).output();
+    let output = output.expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
+    assert_eq!(seen["problems"], Value::Array(Vec::new()), "{seen}");
+    seen
+}
+
+/// The same for a page that takes pictures: the script gets its address, a shoe, a cup of coffee, and a folder for screenshots.
+///
+/// # Panics
+/// As [`browse`].
+#[must_use]
+pub fn browse_with_pictures(script: &str, base: &str) -> Value {
+    let pictures = repository().join("models/testdata");
+    let files = [pictures.join("shoe.png"), pictures.join("coffee.jpg"), target_folder().join("screenshots")];
+    browse(script, std::iter::once(OsStr::new(base)).chain(files.iter().map(|file| file.as_os_str())))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use e2e::{Answer, Http, Parts, Stand, browser, model_cache, repository, target_folder, wait_until};
+use e2e::{Answer, Http, Parts, Stand, browse_with_pictures, model_cache, repository, wait_until};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -169,15 +169,7 @@ fn a_person_looks_at_the_history_corrects_and_deletes() {
     let only = ["fashion-mnist", "efficientnet-lite0"].map(str::to_owned).to_vec();
     let stand =
         Stand::start(Parts { models: vec![repository().join("models"), model_cache()], only, ..Parts::default() });
-    let pictures = repository().join("models/testdata");
-    let output = browser("history.mjs")
-        .arg(stand.http().base())
-        .args([pictures.join("shoe.png"), pictures.join("coffee.jpg"), target_folder().join("screenshots")])
-        .output()
-        .expect("node runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
-    assert_eq!(seen["problems"], json!([]), "no error in the console, nothing asked of another host");
+    let seen = browse_with_pictures("history.mjs", stand.http().base());
     for way in ["script", "plain"] {
         let run = &seen[way];
         assert_eq!(run["answers"], json!(["espresso", "Ankle boot"]), "{way}: {seen}");

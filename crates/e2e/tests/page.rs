@@ -1,22 +1,13 @@
 //! The pages in a real browser.
 
-use e2e::{Parts, Stand, browser, model_cache, repository, target_folder};
-use serde_json::{Value, json};
+use e2e::{Parts, Stand, browse_with_pictures, model_cache, repository};
 
 #[test]
 fn a_person_uploads_a_picture_and_reads_what_it_is() {
     let only = ["fashion-mnist", "mnist", "efficientnet-lite0"].map(str::to_owned).to_vec();
     let stand =
         Stand::start(Parts { models: vec![repository().join("models"), model_cache()], only, ..Parts::default() });
-    let pictures = repository().join("models/testdata");
-    let output = browser("page.mjs")
-        .arg(stand.http().base())
-        .args([pictures.join("shoe.png"), pictures.join("coffee.jpg"), target_folder().join("screenshots")])
-        .output()
-        .expect("node runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen: Value = serde_json::from_slice(&output.stdout).expect("the script prints JSON");
-    assert_eq!(seen["problems"], json!([]), "no error in the console, nothing asked of another host");
+    let seen = browse_with_pictures("page.mjs", stand.http().base());
     assert_eq!(seen["address"], "/upload");
     assert_eq!(seen["models"].as_array().map(Vec::len), Some(3), "{seen}");
     for way in ["label", "keyboard", "dropped", "pasted", "plain"] {

@@ -2,9 +2,10 @@
 
 mod talker;
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
-use e2e::{Parts, Stand, browser, target_folder, tiny_chat_model, wait_until};
+use e2e::{Parts, Stand, browse, target_folder, tiny_chat_model, wait_until};
 use serde_json::{Value, json};
 
 use crate::talker::TalkServer;
@@ -33,14 +34,8 @@ impl Seen {
 fn a_person_talks_with_a_model() {
     let server = TalkServer::start();
     let stand = Stand::start(Parts { instead: Some(server.address), ..Parts::default() });
-    let output = browser("chat.mjs")
-        .arg(stand.http().base())
-        .arg(target_folder().join("screenshots"))
-        .output()
-        .expect("node runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen = Seen(serde_json::from_slice(&output.stdout).expect("the script prints JSON"));
-    seen.is("/problems", json!([]));
+    let screenshots = target_folder().join("screenshots");
+    let seen = Seen(browse("chat.mjs", [OsStr::new(stand.http().base()), screenshots.as_os_str()]));
     seen.is("/models", json!(["talker", "other"]));
 
     an_answer_appears_while_it_is_made(&seen);
@@ -58,10 +53,7 @@ fn a_person_talks_with_a_model_of_the_real_server() {
     let folder = tiny_chat_model();
     let parts = Parts { models: vec![folder.path().to_owned()], only: Vec::new(), ..Parts::default() };
     let stand = Stand::start(parts);
-    let output = browser("chat_real.mjs").arg(stand.http().base()).output().expect("node runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen = Seen(serde_json::from_slice(&output.stdout).expect("the script prints JSON"));
-    seen.is("/problems", json!([]));
+    let seen = Seen(browse("chat_real.mjs", [stand.http().base()]));
     let said = seen.text("/said");
     assert!(said.len() > 20, "{said:?}");
     seen.has("/facts", &["ended at the most tokens", "first token ", "40 tokens", "tiny-llama"]);
