@@ -531,6 +531,7 @@ impl Inner {
         }
         // What takes no calls, what fails again and again, and where the last attempt failed: only when there is nothing else.
         keep_if_any(&mut up, |candidate| !candidate.standing.leaving);
+        keep_if_any(&mut up, |candidate| !candidate.standing.loading);
         keep_if_any(&mut up, |candidate| !candidate.standing.barred);
         if let Avoid::IfPossible(last) = avoid {
             keep_if_any(&mut up, |candidate| candidate.backend.id != last);

@@ -42,6 +42,9 @@ impl Default for Ejection {
 /// So many answers end the probation: then 32 calls may be in flight at once, and what a call costs is known.
 const PROVEN: u32 = 5;
 
+/// So long one that did not serve something is asked only when there is no other, whatever that one has done before.
+const LOADING: Duration = Duration::from_millis(100);
+
 /// A server that says that it is leaving is believed for so long, as when its answer was about something that passed.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
 
@@ -74,6 +77,8 @@ pub(crate) struct Load {
 pub(crate) struct Standing {
     /// It does not take new calls, as while it drains.
     pub(crate) leaving: bool,
+    /// A moment ago it did not serve what others may.
+    pub(crate) loading: bool,
     /// It failed again and again, and may not have another call now.
     pub(crate) barred: bool,
     /// What one more call would cost, in seconds.
@@ -93,6 +98,7 @@ struct Seen {
     /// Answers since it was let back, while it has to prove itself.
     probation: Option<u32>,
     leaving_until: Option<Instant>,
+    loading_until: Option<Instant>,
 }
 
 /// Counts as a call in flight until dropped.
@@ -109,6 +115,7 @@ impl Load {
             ejected_until: None,
             probation: None,
             leaving_until: None,
+            loading_until: None,
         };
         Self { in_flight: AtomicUsize::new(0), ejection, seen: Mutex::new(seen) }
     }
@@ -137,6 +144,7 @@ impl Load {
         let proving = seen.probation.is_some_and(|answered| in_flight >= 1 << answered);
         Standing {
             leaving: seen.leaving_until.is_some_and(|until| now < until),
+            loading: seen.loading_until.is_some_and(|until| now < until),
             barred: ejected || proving,
             cost: (in_flight + 1) as f64 * seen.decayed(now),
         }
@@ -174,7 +182,10 @@ impl Load {
             // A short deadline is its caller's choice, and no server's failure.
             Outcome::TooLate if took < FAILURE_COST => return false,
             // Other models may be well served there.
-            Outcome::NotHere => return false,
+            Outcome::NotHere => {
+                seen.loading_until = Some(now + LOADING);
+                return false;
+            }
             // That is no failure either: another process may be there in a moment.
             Outcome::TurnedAway => {
                 seen.leaving_until = Some(now + TURNED_AWAY);
