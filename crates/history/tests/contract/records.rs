@@ -210,6 +210,23 @@ async fn sqlite_forgets_days_before_a_day_and_counts_them_off() {
     assert_eq!(store.usage().await.map(|usage| usage.records), Ok(2));
 }
 
+#[test]
+fn a_file_of_sqlite_can_be_made_by_several_at_the_same_moment() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("history.sqlite3");
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    Sqlite::open(&file).expect("opens");
+                });
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn two_processes_share_a_file_of_sqlite() {
     let folder = tempfile::TempDir::new().expect("a folder");
