@@ -43,7 +43,8 @@ struct Row {
 #[derive(Clone, Copy)]
 enum Cost {
     Nothing,
-    /// Requests that were in flight on a gateway that died: nginx cannot know whether they were done.
+    /// Requests that were in flight on a gateway that died: nginx cannot know whether they were done. Of each caller that is one,
+    /// and one more that nginx put on a kept connection whose end had not come yet: a process does not close all at once.
     InFlightOnAGateway,
 }
 
@@ -51,7 +52,7 @@ impl Row {
     fn verdict(&self) -> Result<(), String> {
         let (most, status, code) = match self.may {
             Cost::Nothing => (0, 0, ""),
-            Cost::InFlightOnAGateway => (CALLERS, 502, "upstream_unavailable"),
+            Cost::InFlightOnAGateway => (2 * CALLERS, 502, "upstream_unavailable"),
         };
         let failed = &self.seen.failed;
         if failed.len() > most {
