@@ -263,44 +263,39 @@ impl Channel {
         debug_assert!(!method.oneway, "nobody answers {}, so it is to be sent, not called", method.name);
         let inner = &*self.0;
         inner.retries.call(Instant::now());
-        let (mut failed, mut lost) = (None, None);
-        let mut avoid = Avoid::Nobody;
-        loop {
-            let answer = inner.attempt(method, request, &options, avoid, &mut failed).await;
-            let answer = answer.map_err(|error| error.after(lost.take()));
-            // `failed` is set by the first attempt that reached a connection: one repetition, no more.
-            let Some(Attempted { times: 1, endpoint }) = failed else { return answer };
-            let may_repeat = match &answer {
-                Ok(Ok(_)) => false,
-                Ok(Err(exception)) => exception.not_here() && inner.has_another(&options, endpoint).await,
-                Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => true,
-                Err(ChannelError::Lost { .. }) => method.idempotent,
-                Err(_) => false,
-            };
+        let (backend, link) = inner.link(&options, Avoid::Nobody).await?;
+        let answer = inner.attempt(method, request, &options, &backend, &link).await;
+        let avoid = match &answer {
             // One that does not serve it says so again, however the others stand.
-            let elsewhere = matches!(&answer, Ok(Err(_)));
-            avoid = if elsewhere { Avoid::Always(endpoint) } else { Avoid::IfPossible(endpoint) };
-            let now = Instant::now();
-            if !may_repeat || options.deadline.is_over(now.into_std()) {
-                return answer;
-            }
-            if !inner.retries.take(now) {
-                inner.config.observe.over_budget();
-                return answer;
-            }
-            inner.config.observe.repeated();
-            let error = answer.err();
-            match &error {
-                Some(error) => repeated(error),
-                None => repeated(&"the server turned the call away"),
-            }
-            tracing::debug!(
-                method = method.name,
-                error = error.as_ref().map(tracing::field::display),
-                "sent once more"
-            );
-            lost = error.filter(|error| !error.never_started());
+            Ok(Err(exception)) if exception.not_here() => Avoid::Always(backend.id),
+            Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => Avoid::IfPossible(backend.id),
+            Err(ChannelError::Lost { .. }) if method.idempotent => Avoid::IfPossible(backend.id),
+            Ok(_) | Err(_) => return answer,
+        };
+        // A place first: what cannot be sent again, as to the one server that knew it, takes nothing from the budget.
+        let place = inner.place_again(&options, avoid).await;
+        let now = Instant::now();
+        let (backend, link) = match (place, answer.as_ref().err()) {
+            (Ok(place), _) if !options.deadline.is_over(now.into_std()) => place,
+            (Err(error), Some(first)) => return Err(error.after(first)),
+            (Ok(_) | Err(_), _) => return answer,
+        };
+        if !inner.retries.take(now) {
+            inner.config.observe.over_budget();
+            return answer;
         }
+        inner.config.observe.repeated();
+        let first = answer.err();
+        match &first {
+            Some(error) => repeated(error),
+            None => repeated(&"the server turned the call away"),
+        }
+        tracing::debug!(method = method.name, error = first.as_ref().map(tracing::field::display), "sent once more");
+        let answer = inner.attempt(method, request, &options, &backend, &link).await;
+        answer.map_err(|error| match &first {
+            Some(first) => error.after(first),
+            None => error,
+        })
     }
 
     /// Sends a oneway call. `Ok` says that it was queued on a connection, not that it arrived.
@@ -329,30 +324,20 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Attempts so far, and where the last one went.
-struct Attempted {
-    times: u32,
-    endpoint: EndpointId,
-}
-
 impl Inner {
     async fn attempt<Q, R, E>(
         &self,
         method: &Method<Q, R, E>,
         request: &mut Q,
         options: &CallOptions,
-        avoid: Avoid,
-        attempted: &mut Option<Attempted>,
+        backend: &Backend,
+        link: &Arc<Link>,
     ) -> Result<Result<R, E>, ChannelError>
     where
         Q: Outgoing,
         R: TSerializable,
         E: Exception,
     {
-        let (backend, link) = self.link(options, avoid).await?;
-        let times = attempted.as_ref().map_or(1, |attempted| attempted.times + 1);
-        *attempted = Some(Attempted { times, endpoint: backend.id });
-
         let endpoint = || backend.label.to_string();
         let mut entry = link.enter().map_err(|denied| match denied {
             Denied::Full => ChannelError::Full { endpoint: endpoint(), limit: self.config.calls_per_connection },
@@ -475,10 +460,22 @@ impl Inner {
             .unwrap_or(Err(ChannelError::Deadline { sent: false }))
     }
 
-    /// Whether a call could go to another endpoint than this one, now or after a moment for one that is just being connected: when
-    /// servers are started again one after the other, the last one may be back and not found yet when the next one leaves.
-    async fn has_another(&self, options: &CallOptions, endpoint: EndpointId) -> bool {
-        tokio::time::timeout(MOMENT, self.link(options, Avoid::Always(endpoint))).await.is_ok_and(|link| link.is_ok())
+    /// Where a call can be sent once more. For another endpoint than the one that turned it away only a moment is waited, as for one
+    /// that is just being connected: when servers are started again one after the other, the last one may be back and not found yet
+    /// when the next one leaves.
+    async fn place_again(
+        &self,
+        options: &CallOptions,
+        avoid: Avoid,
+    ) -> Result<(Arc<Backend>, Arc<Link>), ChannelError> {
+        let place = self.link(options, avoid);
+        match avoid {
+            Avoid::Nobody | Avoid::IfPossible(_) => place.await,
+            Avoid::Always(_) => {
+                let waited = tokio::time::timeout(MOMENT, place).await;
+                waited.unwrap_or(Err(ChannelError::Deadline { sent: false }))
+            }
+        }
     }
 
     fn unreachable(&self, options: &CallOptions, reason: String) -> ChannelError {

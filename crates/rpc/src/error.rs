@@ -79,13 +79,13 @@ impl ChannelError {
         }
     }
 
-    /// The error of a call that was sent once more after it was `lost`: it may have run the first time, whatever became of
-    /// the second.
-    pub(crate) fn after(self, lost: Option<Self>) -> Self {
-        match (self, lost) {
-            (Self::Deadline { .. }, Some(_)) => Self::Deadline { sent: true },
-            (again, Some(Self::Lost { endpoint, reason })) if again.never_started() => {
-                Self::Lost { endpoint, reason: format!("{reason}; once more: {again}") }
+    /// The error of a call whose `first` attempt had failed before: it may have run then, whatever became of the second.
+    pub(crate) fn after(self, first: &Self) -> Self {
+        match (self, first) {
+            (again, first) if first.never_started() => again,
+            (Self::Deadline { .. }, _) => Self::Deadline { sent: true },
+            (again, Self::Lost { endpoint, reason }) if again.never_started() => {
+                Self::Lost { endpoint: endpoint.clone(), reason: format!("{reason}; once more: {again}") }
             }
             (again, _) => again,
         }
@@ -123,8 +123,9 @@ mod tests {
             ChannelError::Deadline { sent: false },
             ChannelError::Protocol("x".into()),
         ] {
-            assert_eq!(again.clone().after(None), again);
-            let told = again.clone().after(Some(lost()));
+            let unsent = ChannelError::NotSent { endpoint: endpoint(), reason: "reset".into() };
+            assert_eq!(again.clone().after(&unsent), again);
+            let told = again.clone().after(&lost());
             assert!(!told.never_started(), "{told}");
             let keeps_both = told.to_string().contains("reset") && told.to_string().contains(&again.to_string());
             assert!(keeps_both || again.kind() == told.kind(), "{told}");

@@ -26,6 +26,12 @@ fn channel_with(addresses: &[SocketAddr], config: ChannelConfig) -> Channel {
     Channel::new(addresses.iter().copied().map(Endpoint::from).collect(), config)
 }
 
+/// Counts what becomes of its calls.
+fn counting() -> (ChannelConfig, Arc<ChannelStats>) {
+    let stats = Arc::new(ChannelStats::default());
+    (ChannelConfig { observe: Arc::clone(&stats) as _, ..ChannelConfig::default() }, stats)
+}
+
 async fn echo(channel: &Channel, text: &'static str) -> Result<Bytes, ChannelError> {
     let answer = channel.call(&ECHO, &mut Note::of(text), soon()).await?;
     Ok(answer.expect("echo throws nothing").data)
@@ -186,7 +192,8 @@ async fn a_lost_connection_loses_calls_that_may_have_run() {
 #[tokio::test]
 async fn an_idempotent_call_is_sent_once_more_and_only_once() {
     let listener = any_port().await;
-    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let (config, stats) = counting();
+    let channel = channel_with(&[listener.local_addr().expect("it is bound")], config);
     let mut note = Note::of("x");
     let server = async {
         for _ in 0..2 {
@@ -198,6 +205,7 @@ async fn an_idempotent_call_is_sent_once_more_and_only_once() {
     let call = channel.call_telling(&ECHO, &mut note, soon(), |reason| told.push(reason.to_string()));
     let (answer, ()) = tokio::join!(call, server);
     assert!(matches!(answer, Err(ChannelError::Lost { .. })), "{answer:?}");
+    assert_eq!((stats.repeated.load(Relaxed), stats.over_budget.load(Relaxed)), (1, 0));
     assert!(matches!(&told[..], [reason] if reason.contains("127.0.0.1")), "why it was sent once more: {told:?}");
 }
 
@@ -253,7 +261,8 @@ async fn a_call_that_was_never_written_is_sent_again_though_not_idempotent() {
 #[tokio::test]
 async fn a_call_that_may_have_run_is_not_said_to_have_never_started() {
     let listener = any_port().await;
-    let channel = channel(&[listener.local_addr().expect("it is bound")]);
+    let (config, stats) = counting();
+    let channel = channel_with(&[listener.local_addr().expect("it is bound")], config);
     let mut note = Note::of("x");
     let server = async {
         let mut raw = accept(&listener).await;
@@ -266,6 +275,39 @@ async fn a_call_that_may_have_run_is_not_said_to_have_never_started() {
     let error = answer.expect_err("nobody answers");
     assert!(!error.never_started(), "{error}");
     assert!(error.to_string().contains("; once more: "), "{error}");
+    assert_eq!(error.to_string().matches("once more").count(), 1, "{error}");
+    assert_eq!(stats.repeated.load(Relaxed), 0, "there was nobody to send it to");
+}
+
+/// They went on until no call could be repeated any more, and what another server would have answered failed with them.
+#[tokio::test]
+async fn calls_for_one_lost_server_alone_leave_the_repetitions_to_others() {
+    let listener = any_port().await;
+    let server = serve(ServerLimits::default()).await;
+    let (config, stats) = counting();
+    let channel = channel_with(&[listener.local_addr().expect("it is bound"), server.address], config);
+    until(&channel, |endpoints| endpoints.iter().all(|endpoint| endpoint.connected)).await;
+    let mut raw = accept(&listener).await;
+    let (only, key) = (soon().with_endpoint(channel.endpoints()[0].id), key_of(&channel, 0));
+    let spawn = |options: CallOptions| {
+        let channel = channel.clone();
+        tokio::spawn(async move { channel.call(&ECHO, &mut Note::of("x"), options).await })
+    };
+    let bound: Vec<_> = (0..100).map(|_| spawn(only)).collect();
+    let free: Vec<_> = (0..20).map(|_| spawn(soon().with_affinity(key))).collect();
+    for _ in 0..bound.len() + free.len() {
+        raw.frame().await.expect("a call");
+    }
+    drop(listener);
+    drop(raw);
+    for call in bound {
+        let answer = call.await.expect("no panic");
+        assert!(matches!(answer, Err(ChannelError::Lost { .. })), "{answer:?}");
+    }
+    for call in free {
+        call.await.expect("no panic").expect("the other server answers").expect("a result");
+    }
+    assert_eq!((stats.repeated.load(Relaxed), stats.over_budget.load(Relaxed)), (20, 0));
 }
 
 #[tokio::test]
