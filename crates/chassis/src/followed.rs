@@ -1,13 +1,14 @@
 //! A file that a running process reads again whenever it changes.
 //!
-//! Promises: what cannot be used leaves what was read before in force, so that a mistake in a file stops nobody; it is told once.
+//! Promises: what cannot be used leaves what was read before in force, so that a mistake in a file stops nobody; it is told once,
+//! and read again at every look until it can be used, for what keeps a file from being read need not lie in the file.
 //! Not here: what the file means.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -22,8 +23,17 @@ pub struct Followed<T> {
     now: ArcSwap<T>,
 }
 
-/// What changes when a file is written or replaced; `None` while there is none.
-type Stamp = Option<(u64, u64, Option<SystemTime>)>;
+/// What changes when a file is written, replaced, or given to others; `None` while there is none.
+type Stamp = Option<FileStamp>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    /// Also at a change of owner or mode, which can make readable what was not.
+    changed: (i64, i64),
+}
 
 impl<T: Send + Sync + 'static> Followed<T> {
     /// Reads it for the first time.
@@ -47,13 +57,19 @@ impl<T: Send + Sync + 'static> Followed<T> {
 
     fn stamp(&self) -> Stamp {
         let data = fs::metadata(&self.path).ok()?;
-        Some((data.ino(), data.len(), data.modified().ok()))
+        Some(FileStamp {
+            inode: data.ino(),
+            bytes: data.len(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
     }
 
     /// Follows the file, for ever; tells `told` of each reading.
     pub async fn follow(self: Arc<Self>, told: impl Fn(Result<&T, &str>)) {
         // Of nothing: what was written between the start and now is seen.
         let mut before: Option<Stamp> = None;
+        let mut failed: Option<(Stamp, String)> = None;
         loop {
             let this = Arc::clone(&self);
             // A file system can hang.
@@ -66,10 +82,18 @@ impl<T: Send + Sync + 'static> Followed<T> {
                     Ok(read) => {
                         self.now.store(Arc::new(read));
                         told(Ok(&self.now.load()));
+                        (before, failed) = (Some(stamp), None);
                     }
-                    Err(error) => told(Err(&error)),
+                    Err(error) => {
+                        let failure = Some((stamp, error));
+                        if failed != failure
+                            && let Some((_, error)) = &failure
+                        {
+                            told(Err(error));
+                        }
+                        (before, failed) = (None, failure);
+                    }
                 }
-                before = Some(stamp);
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -78,6 +102,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Mutex;
 
     use super::*;
@@ -87,6 +112,24 @@ mod tests {
         text.trim().parse().map_err(|_| format!("{text:?} is no number"))
     }
 
+    type Told = Arc<Mutex<Vec<Result<u32, String>>>>;
+
+    fn follow(followed: &Arc<Followed<u32>>) -> (Told, tokio::task::JoinHandle<()>) {
+        let told = Told::default();
+        let notes = Arc::clone(&told);
+        let tell =
+            move |read: Result<&u32, &str>| notes.lock().expect("whole").push(read.copied().map_err(str::to_owned));
+        (told, tokio::spawn(Arc::clone(followed).follow(tell)))
+    }
+
+    /// Waits for so many notes, and for a few looks more.
+    async fn looked(told: &Told, notes: usize) {
+        while told.lock().expect("whole").len() < notes {
+            tokio::time::sleep(PAUSE).await;
+        }
+        tokio::time::sleep(PAUSE * 3).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_mistake_leaves_what_was_there_and_is_told_once() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -94,21 +137,58 @@ mod tests {
         assert!(Followed::open(&path, number).is_err(), "there is none");
         fs::write(&path, "7").expect("written");
         let followed = Arc::new(Followed::open(&path, number).expect("a number"));
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let notes = Arc::clone(&told);
-        let tell =
-            move |read: Result<&u32, &str>| notes.lock().expect("whole").push(read.copied().map_err(str::to_owned));
-        let following = tokio::spawn(Arc::clone(&followed).follow(tell));
+        let (told, following) = follow(&followed);
         for (text, notes, now) in [("7", 1, 7), ("seven", 2, 7), ("12", 3, 12)] {
             fs::write(&path, text).expect("written");
-            while told.lock().expect("whole").len() < notes {
-                tokio::time::sleep(PAUSE).await;
-            }
-            tokio::time::sleep(PAUSE * 3).await;
+            looked(&told, notes).await;
             assert_eq!(**followed.now(), now, "{text}");
         }
         following.abort();
         let all = vec![Ok(7), Err("\"seven\" is no number".to_owned()), Ok(12)];
         assert_eq!(*told.lock().expect("whole"), all);
+    }
+
+    /// Fails while there is another file beside: what a process cannot read for a while does not show in the file itself.
+    fn number_alone(path: &Path) -> Result<u32, String> {
+        let failing = fs::exists(path.with_extension("failing")).map_err(|error| error.to_string())?;
+        if failing { Err("too many open files".to_owned()) } else { number(path) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_is_read_again_though_the_file_is_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("number");
+        let failing = path.with_extension("failing");
+        fs::write(&path, "7").expect("written");
+        let followed = Arc::new(Followed::open(&path, number_alone).expect("a number"));
+        let (told, following) = follow(&followed);
+        looked(&told, 1).await;
+        fs::write(&failing, "").expect("written");
+        let whole = path.with_extension("new");
+        fs::write(&whole, "12").expect("written");
+        fs::rename(&whole, &path).expect("replaced");
+        looked(&told, 2).await;
+        assert_eq!(**followed.now(), 7);
+        fs::remove_file(&failing).expect("it is there");
+        looked(&told, 3).await;
+        assert_eq!(**followed.now(), 12);
+        following.abort();
+        assert_eq!(*told.lock().expect("whole"), [Ok(7), Err("too many open files".to_owned()), Ok(12)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_given_to_others_has_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("number");
+        fs::write(&path, "7").expect("written");
+        let followed = Arc::new(Followed::open(&path, number).expect("a number"));
+        let (told, following) = follow(&followed);
+        looked(&told, 1).await;
+        // So that it is not of the same moment in a file system's clock.
+        std::thread::sleep(Duration::from_millis(20));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        looked(&told, 2).await;
+        following.abort();
+        assert_eq!(*told.lock().expect("whole"), [Ok(7), Ok(7)]);
     }
 }
