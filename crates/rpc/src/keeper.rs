@@ -7,6 +7,7 @@
 //! their calls can go elsewhere, and it is ejected.
 //! Not here: what becomes of the calls (`channel`).
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ pub(crate) struct Keeper {
     pub(crate) config: ChannelConfig,
     pub(crate) changed: Arc<watch::Sender<()>>,
     pub(crate) stop: CancellationToken,
+}
+
+/// Why there is no connection.
+struct NotMade {
+    reason: Arc<str>,
+    /// Nothing came from the server: it may not be there.
+    silent: bool,
 }
 
 /// How a connection that was up has ended.
@@ -132,14 +140,17 @@ impl Keeper {
 
     /// A connection on which a call would be answered.
     async fn connect(&self) -> Result<Arc<Link>, Arc<str>> {
-        let link = self.open().await?;
+        let link = self.open().await.map_err(|not_made| not_made.reason)?;
         let Some(ping) = &self.config.ping else { return Ok(link) };
         match timeout(GREETING * ping.every, ask(ping, &link)).await {
             Ok(Ok(pong)) => {
                 self.backend.load.leaves(pong == Pong::Leaves, Instant::now());
                 Ok(link)
             }
-            Ok(Err(Unanswered(reason))) => Err(Arc::from(format!("{}: {reason}", self.backend.label))),
+            Ok(Err(Unanswered(reason))) => {
+                link.close("it makes no calls here");
+                Err(Arc::from(format!("{}: {reason}", self.backend.label)))
+            }
             Err(_) => {
                 link.close("it does not answer");
                 Err(self.hung())
@@ -147,7 +158,7 @@ impl Keeper {
         }
     }
 
-    async fn open(&self) -> Result<Arc<Link>, Arc<str>> {
+    async fn open(&self) -> Result<Arc<Link>, NotMade> {
         let stream = self.stream().await?;
         Ok(Link::open(stream, self.config.frames(), self.config.calls_per_connection))
     }
@@ -205,9 +216,13 @@ impl Keeper {
         });
     }
 
-    /// Whether a new connection is answered, if only by being closed: the kernel alone does not do that.
-    async fn is_there(&self, ping: &Ping) -> bool {
-        let Ok(link) = self.open().await else { return false };
+    /// Whether a new connection is answered, if only by being closed: the kernel alone does not do that. What this side lacks, as
+    /// files for another connection, says nothing against the server.
+    pub(crate) async fn is_there(&self, ping: &Ping) -> bool {
+        let link = match self.open().await {
+            Ok(link) => link,
+            Err(not_made) => return !not_made.silent,
+        };
         let _close = CloseOnDrop(&link);
         // Whatever comes, somebody is there.
         let _ = ask(ping, &link).await;
@@ -215,19 +230,30 @@ impl Keeper {
     }
 
     /// Connects, within the time for it.
-    async fn stream(&self) -> Result<Stream, Arc<str>> {
+    async fn stream(&self) -> Result<Stream, NotMade> {
         let limit = self.config.connect_timeout;
+        let label = &self.backend.label;
         match timeout(limit, self.connect_now()).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Arc::from(format!("{}: {error}", self.backend.label))),
-            Err(_) => {
-                let millis = limit.as_millis();
-                Err(Arc::from(format!("{}: no connection within {millis} ms", self.backend.label)))
-            }
+            Ok(Err(error)) => Err(NotMade {
+                reason: Arc::from(format!("{label}: {error}")),
+                silent: matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused
+                        | ErrorKind::HostUnreachable
+                        | ErrorKind::NetworkUnreachable
+                        | ErrorKind::NetworkDown
+                        | ErrorKind::TimedOut
+                ),
+            }),
+            Err(_) => Err(NotMade {
+                reason: Arc::from(format!("{label}: no connection within {} ms", limit.as_millis())),
+                silent: true,
+            }),
         }
     }
 
-    async fn connect_now(&self) -> std::io::Result<Stream> {
+    async fn connect_now(&self) -> io::Result<Stream> {
         let stream = TcpStream::connect(self.backend.address).await?;
         socket::tune(&stream)?;
         match &self.config.tls {
@@ -247,7 +273,8 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 async fn ask(ping: &Ping, link: &Arc<Link>) -> Result<Pong, Unanswered> {
-    link.ask(|number| ping.call(number)).await.map(|frame| ping.judge(frame))
+    let frame = link.ask(|number| ping.call(number)).await?;
+    ping.judge(frame).map_err(|refused| Unanswered(Arc::from(refused)))
 }
 
 /// Until the next attempt; not long when a call waits for it.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thrift::protocol::TSerializable;
-use wire::{DecodeLimits, Exception, Frame, Method, Outgoing, Protocol, Response};
+use wire::{ApplicationErrorKind, DecodeLimits, Exception, Frame, Method, Outgoing, Protocol, Response, ResponseError};
 
 /// What a server that is there says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Pong {
 }
 
 type Encode = dyn Fn(i32) -> Option<Frame> + Send + Sync;
-type Judge = dyn Fn(Bytes) -> Pong + Send + Sync;
+type Judge = dyn Fn(Bytes) -> Result<Pong, String> + Send + Sync;
 
 /// How a channel asks whether a server is there.
 #[derive(Clone)]
@@ -36,8 +36,9 @@ pub struct Ping {
 
 impl Ping {
     /// Calls `method` when a connection was silent for `every`. What is no result means as much as [`Pong::Serves`]: it is
-    /// an answer, also when the server does not know the method. A server is given up when it was silent for two to three times
-    /// `every`.
+    /// an answer, also when the server does not know the method; only one that says that it makes no calls of such a client is not
+    /// used. A server is given up when it was silent for two to three times `every`. While it is silent on one connection alone,
+    /// that one is given up after twelve times `every`, and the server is not.
     pub fn new<Q, R, E>(
         every: Duration,
         method: Method<Q, R, E>,
@@ -55,8 +56,15 @@ impl Ping {
             wire::encode_call(Protocol::Binary, method.name, number, method.kind(), &request).ok()
         };
         let judge = move |frame| {
-            let result = Response::parse(frame, &DecodeLimits::default()).ok().and_then(|it| it.result::<R, E>().ok());
-            result.and_then(Result::ok).map_or(Pong::Serves, &judge)
+            let answer = Response::parse(frame, &DecodeLimits::default()).map_err(ResponseError::from);
+            match answer.and_then(|response| response.result::<R, E>()) {
+                Ok(Ok(result)) => Ok(judge(result)),
+                // So is every call on this connection answered, as without TLS where it is spoken.
+                Err(ResponseError::Application { kind: ApplicationErrorKind::UnsupportedClientType, message }) => {
+                    Err(message)
+                }
+                Ok(Err(_)) | Err(_) => Ok(Pong::Serves),
+            }
         };
         Self { every, encode: Arc::new(encode), judge: Arc::new(judge) }
     }
@@ -66,8 +74,8 @@ impl Ping {
         (self.encode)(number)
     }
 
-    /// What its answer says.
-    pub(crate) fn judge(&self, frame: Bytes) -> Pong {
+    /// What its answer says, or why no call will be made on this connection.
+    pub(crate) fn judge(&self, frame: Bytes) -> Result<Pong, String> {
         (self.judge)(frame)
     }
 }

@@ -7,21 +7,25 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, version};
+use tokio_util::sync::CancellationToken;
 use units::Deadline;
-use wire::{ApplicationErrorKind, Protocol, Request, ResponseError};
+use wire::{ApplicationErrorKind, Method, Protocol, Request, ResponseError};
 
 use super::followed::Source as _;
 use super::*;
 use crate::connection::Connection;
+use crate::endpoint::{Backend, Location};
+use crate::keeper::Keeper;
 use crate::server::Shared;
 use crate::testing::{ECHO, Note, Notes, Raw, Running, call, serve, text_call};
 use crate::{
-    CallContext, CallFuture, CallOptions, Channel, ChannelConfig, Drain, Endpoint, HandshakeFailure, Instead, Limit,
-    Peer, Refusal, Server, ServerLimits, ServerStats, Service,
+    CallContext, CallFuture, CallOptions, Channel, ChannelConfig, ChannelError, Drain, Endpoint, EndpointId,
+    HandshakeFailure, Instead, Limit, Peer, Ping, Pong, Refusal, Server, ServerLimits, ServerStats, Service,
 };
 
 /// Issues certificates into files of a folder.
@@ -117,6 +121,22 @@ fn channel(address: SocketAddr, tls: ClientTlsSettings) -> Channel {
     let tls = Some(ClientTls::new(tls).expect("good files"));
     let config = ChannelConfig { connect_timeout: Duration::from_secs(20), tls, ..ChannelConfig::default() };
     Channel::new(vec![Endpoint::from(address)], config)
+}
+
+/// The same, asking whether the server is there, as gateways do.
+fn pinging(address: SocketAddr, tls: Option<ClientTlsSettings>) -> Channel {
+    let tls = tls.map(|tls| ClientTls::new(tls).expect("good files"));
+    let (connect_timeout, ping) = (Duration::from_secs(20), Some(health()));
+    Channel::new(
+        vec![Endpoint::from(address)],
+        ChannelConfig { connect_timeout, tls, ping, ..ChannelConfig::default() },
+    )
+}
+
+fn health() -> Ping {
+    let health: Method<Note, Note, Note> = Method::new("health", true);
+    // What is looked at is what comes, and not how soon.
+    Ping::new(Duration::from_secs(10), health, Note::default, |_| Pong::Serves)
 }
 
 fn options() -> CallOptions {
@@ -266,11 +286,14 @@ async fn who_has_no_good_certificate_is_told_why_and_counted() {
         (ours.trusts(), HandshakeFailure::NoCertificate, "it wants a client certificate"),
         (stranger, HandshakeFailure::Certificate, "it does not trust the issuer of this side's certificate"),
         (old, HandshakeFailure::Certificate, "it says that this side's certificate has expired"),
-        (nobody, HandshakeFailure::Certificate, "server: the client certificate names nobody"),
+        (nobody, HandshakeFailure::Certificate, "the client certificate names nobody"),
     ] {
         let before = server.stats.handshakes_failed(why);
+        let asks = pinging(server.address, Some(client.clone()));
         let refused = refusal(server.address, client).await;
         assert!(refused.contains(told), "{refused}");
+        let error = asks.call(&ECHO, &mut Note::of("x"), options()).await.expect_err("no answer");
+        assert!(error.never_started() && error.to_string().contains(told), "{error}");
         assert!(server.stats.handshakes_failed(why) > before, "{told}");
     }
     assert_eq!(server.notes.happened().started, 0, "no call of theirs was made");
@@ -297,6 +320,35 @@ async fn a_server_that_cannot_be_trusted_is_not_called_and_the_reason_is_exact()
         let refused = || server.stats.handshakes_failed(HandshakeFailure::Refused) > 0;
         until("the server to know it, too", refused).await;
         assert_eq!(server.notes.happened().started, 0);
+    }
+}
+
+/// A server at the limit of its connections was taken for one that hangs, and the connections that it had were closed.
+#[tokio::test]
+async fn who_ends_a_handshake_is_there_and_who_says_nothing_is_not() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let strange = serve_by(theirs.server("server", &Says::default()), ServerLimits::default()).await;
+    let any_port = || TcpListener::bind("127.0.0.1:0");
+    let closing = any_port().await.expect("a free port");
+    let closes = closing.local_addr().expect("it is bound");
+    tokio::spawn(async move { while closing.accept().await.is_ok() {} });
+    let silent = any_port().await.expect("a free port");
+    let nobody = any_port().await.expect("a free port").local_addr().expect("it is bound");
+    let (long, short) = (Duration::from_secs(20), Duration::from_millis(50));
+    for (address, connect_timeout, there) in [
+        (strange.address, long, true),
+        (closes, long, true),
+        (silent.local_addr().expect("it is bound"), short, false),
+        (nobody, long, false),
+    ] {
+        let tls = Some(ClientTls::new(ours.trusts()).expect("good files"));
+        let config = ChannelConfig { connect_timeout, tls, ..ChannelConfig::default() };
+        let (changed, stop) = (Arc::new(watch::Sender::new(())), CancellationToken::new());
+        let at = Location { endpoint: Endpoint::from(address), address, lost: Arc::default() };
+        let backend = Backend::start(EndpointId(0), at, &config, &changed, &stop);
+        let keeper = Keeper { backend, slot: 0, config, changed, stop: stop.clone() };
+        assert_eq!(keeper.is_there(&health()).await, there, "{address}");
+        stop.cancel();
     }
 }
 
@@ -335,6 +387,10 @@ async fn who_speaks_without_tls_is_told_in_what_it_speaks() {
     let plain = Channel::new(vec![Endpoint::from(server.address)], ChannelConfig::default());
     let error = plain.call(&ECHO, &mut Note::of("x"), options()).await.expect_err("no answer");
     assert_eq!(error.to_string(), "server: this port speaks TLS: connect with it");
+    // One that asks first does not send the call.
+    let error = pinging(server.address, None).call(&ECHO, &mut Note::of("x"), options()).await.expect_err("no answer");
+    let reason = format!("{}: this port speaks TLS: connect with it", server.address);
+    assert_eq!(error, ChannelError::Unreachable { endpoints: 1, reason });
     assert_eq!(server.notes.happened().started, 0);
 }
 
