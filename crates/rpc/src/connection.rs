@@ -271,7 +271,8 @@ where
                 self.inbound.restart(Instant::now());
                 self.waiting = None;
             }
-            if let Err(need) = self.inbound.prepare(self.starved) {
+            // Whoever may not call gets none of the bytes that are for callers: the head is enough to answer it.
+            if let Err(need) = self.inbound.prepare(self.starved || self.refused.is_some()) {
                 match self.shared.budget.try_take(need.bytes()) {
                     Some(charge) => self.inbound.grant(need, charge),
                     None => {
@@ -318,7 +319,7 @@ where
                 Err(error) => return self.close_on(error),
             }
         }
-        if self.starved
+        if (self.starved || self.refused.is_some())
             && let Step::End(end) = self.refuse_unfinished()
         {
             return Step::End(end);
@@ -387,9 +388,7 @@ where
                 return Step::End(End::Polite);
             }
         };
-        if let Some(why) = &self.refused {
-            let answer = request.application_error(ApplicationErrorKind::UnsupportedClientType, why);
-            self.out.push_bytes(answer.to_bytes().to_vec());
+        if self.turn_away(&request) {
             return Step::End(End::Polite);
         }
         if let Some(why) = self.refusal(&request) {
@@ -432,6 +431,14 @@ where
         Step::Idle
     }
 
+    /// Tells who may not call why, as the answer to its first call; `false` when it may.
+    fn turn_away(&mut self, request: &Request) -> bool {
+        let Some(why) = &self.refused else { return false };
+        let answer = request.application_error(ApplicationErrorKind::UnsupportedClientType, why);
+        self.out.push_bytes(answer.to_bytes().to_vec());
+        true
+    }
+
     fn refusal(&self, request: &Request) -> Option<Refusal> {
         let limits = &self.shared.limits;
         // Who is told to stop still wants to hear which of its calls are given up.
@@ -468,17 +475,22 @@ where
         }
     }
 
-    /// Refuses a frame of which only the beginning is here, and skips the rest.
+    /// Refuses a frame of which only the beginning is here, and skips the rest, or ends the connection that may not call.
     fn refuse_unfinished(&mut self) -> Step {
         let unread = self.inbound.unread();
         let Ok(Some(claimed)) = wire::claimed(unread, &self.limits) else { return Step::Idle };
-        if let Some(charge) = self.shared.budget.try_take(claimed.max(1)) {
+        if self.refused.is_none()
+            && let Some(charge) = self.shared.budget.try_take(claimed.max(1))
+        {
             drop(charge);
             self.starved = false;
             return Step::Idle;
         }
         match Request::parse(Bytes::copy_from_slice(&unread[4..]), &self.shared.limits.decode()) {
             Ok(request) => {
+                if self.turn_away(&request) {
+                    return Step::End(End::Polite);
+                }
                 self.inbound.skip_frame();
                 let why = Refusal::BytesInFlight { limit: self.shared.budget.total() };
                 self.refuse(&request, why, Taken::own(0));

@@ -40,10 +40,22 @@ fn bench(limits: ServerLimits) -> Bench {
 
 impl Bench {
     fn connect(&self) -> (Raw<DuplexStream>, JoinHandle<()>) {
+        self.connect_to(Connection::new)
+    }
+
+    /// As one that may not call.
+    fn connect_refused(&self, why: &str) -> (Raw<DuplexStream>, JoinHandle<()>) {
+        self.connect_to(|io, peer, shared| Connection::refused(io, peer, shared, why.to_owned()))
+    }
+
+    fn connect_to(
+        &self,
+        new: impl FnOnce(DuplexStream, Arc<Peer>, Arc<Shared<Notes>>) -> Connection<DuplexStream, Notes>,
+    ) -> (Raw<DuplexStream>, JoinHandle<()>) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let peer = Peer::new("192.0.2.1:1".parse().expect("an address"), NEXT.fetch_add(1, Relaxed));
-        let task = tokio::spawn(Connection::new(theirs, Arc::new(peer), Arc::clone(&self.shared)).run());
+        let task = tokio::spawn(new(theirs, Arc::new(peer), Arc::clone(&self.shared)).run());
         (Raw::over(ours), task)
     }
 
