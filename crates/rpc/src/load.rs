@@ -45,6 +45,10 @@ const PROVEN: u32 = 5;
 /// So long one that did not serve something is asked only when there is no other, whatever that one has done before.
 const LOADING: Duration = Duration::from_millis(100);
 
+/// So long it costs as much as one that fails: enough that a thread's calls do not all go there first, and so short that what it
+/// does serve comes back.
+const COSTLY: Duration = Duration::from_secs(1);
+
 /// A server that says that it is leaving is believed for so long, as when its answer was about something that passed.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
 
@@ -99,6 +103,7 @@ struct Seen {
     probation: Option<u32>,
     leaving_until: Option<Instant>,
     loading_until: Option<Instant>,
+    costly_until: Option<Instant>,
 }
 
 /// Counts as a call in flight until dropped.
@@ -116,6 +121,7 @@ impl Load {
             probation: None,
             leaving_until: None,
             loading_until: None,
+            costly_until: None,
         };
         Self { in_flight: AtomicUsize::new(0), ejection, seen: Mutex::new(seen) }
     }
@@ -146,7 +152,7 @@ impl Load {
             leaving: seen.leaving_until.is_some_and(|until| now < until),
             loading: seen.loading_until.is_some_and(|until| now < until),
             barred: ejected || proving,
-            cost: (in_flight + 1) as f64 * seen.decayed(now),
+            cost: (in_flight + 1) as f64 * seen.cost(now),
         }
     }
 
@@ -164,12 +170,16 @@ impl Load {
     pub(crate) fn observe(&self, outcome: Outcome, took: Duration, now: Instant) -> bool {
         let mut seen = self.seen.lock();
         let latency = match outcome {
-            Outcome::Answered => took.as_secs_f64(),
-            Outcome::Declined | Outcome::TooLate => took.as_secs_f64().max(seen.latency),
-            Outcome::NotHere | Outcome::TurnedAway | Outcome::Failed => took.max(FAILURE_COST).as_secs_f64(),
+            Outcome::Answered => Some(took.as_secs_f64()),
+            Outcome::Declined | Outcome::TooLate => Some(took.as_secs_f64().max(seen.latency)),
+            // How quick it is at what it does serve is not known by that.
+            Outcome::NotHere => None,
+            Outcome::TurnedAway | Outcome::Failed => Some(took.max(FAILURE_COST).as_secs_f64()),
         };
         // What fails together with the calls that ejected it says nothing of how quick it will be.
-        if outcome != Outcome::Failed || seen.ejected_until.is_none_or(|until| now >= until) {
+        if let Some(latency) = latency
+            && (outcome != Outcome::Failed || seen.ejected_until.is_none_or(|until| now >= until))
+        {
             seen.note(latency, now);
         }
         match outcome {
@@ -183,7 +193,7 @@ impl Load {
             Outcome::TooLate if took < FAILURE_COST => return false,
             // Other models may be well served there.
             Outcome::NotHere => {
-                seen.loading_until = Some(now + LOADING);
+                (seen.loading_until, seen.costly_until) = (Some(now + LOADING), Some(now + COSTLY));
                 return false;
             }
             // That is no failure either: another process may be there in a moment.
@@ -252,6 +262,12 @@ impl Seen {
     /// The share of the old value that is still believed.
     fn kept(&self, now: Instant) -> f64 {
         (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+    }
+
+    /// What a call costs, in seconds.
+    fn cost(&self, now: Instant) -> f64 {
+        let least = if self.costly_until.is_some_and(|until| now < until) { FAILURE_COST.as_secs_f64() } else { 0.0 };
+        self.decayed(now).max(least)
     }
 
     /// Decays while nothing is asked, too, else nobody would ever come back.
@@ -326,14 +342,18 @@ mod tests {
         assert!(load.is_ejected(now));
     }
 
+    /// One failed model took the server's others out of use for half a minute, again and again.
     #[test]
-    fn what_is_not_served_yet_costs_as_a_failure_and_ejects_nobody() {
+    fn what_is_not_served_costs_as_a_failure_for_a_moment_and_ejects_nobody() {
         let (load, now) = fresh();
+        load.observe(Outcome::Answered, 5 * MS, now);
         for _ in 0..50 {
             load.observe(Outcome::NotHere, MS, now);
         }
-        assert!(load.latency(now) >= FAILURE_COST);
+        assert!(load.standing(now).loading && load.standing(now).cost >= FAILURE_COST.as_secs_f64());
         assert!(!load.is_ejected(now));
+        let now = now + COSTLY;
+        assert!(!load.standing(now).loading && load.standing(now).cost <= 0.005, "what else it has costs what it did");
     }
 
     const RULES: Ejection = Ejection { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(4) };
