@@ -36,6 +36,15 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A new connection's first answer takes at most this many intervals of the pings.
 const GREETING: u32 = 2;
 
+/// What has been silent for too long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Silent {
+    /// It may not be there.
+    Server,
+    /// On another one the server did answer.
+    Connection,
+}
+
 pub(crate) struct Keeper {
     pub(crate) backend: Arc<Backend>,
     pub(crate) slot: usize,
@@ -171,21 +180,25 @@ impl Keeper {
         };
         tokio::select! {
             () = link.closed() => Ended::Closed,
-            () = self.listen(link, ping) => {
+            silent = self.listen(link, ping) => {
                 // First: the calls that learn of it now must not come back.
-                if self.backend.load.eject(Instant::now()) {
+                if silent == Silent::Server && self.backend.load.eject(Instant::now()) {
                     self.config.observe.ejected();
                 }
                 self.config.observe.hung();
-                tracing::warn!(server = %self.backend.label, "server hangs or cannot be reached, its calls go to others");
+                let server = &self.backend.label;
+                match silent {
+                    Silent::Server => tracing::warn!(%server, "server hangs or cannot be reached, its calls go to others"),
+                    Silent::Connection => tracing::warn!(%server, "server answers on new connections only, an old one is given up"),
+                }
                 link.close("it has answered nothing for too long");
                 Ended::Silent
             }
         }
     }
 
-    /// Resolves when nobody is there.
-    async fn listen(&self, link: &Arc<Link>, ping: &Ping) {
+    /// Resolves when nobody is there, or nothing comes over this connection.
+    async fn listen(&self, link: &Arc<Link>, ping: &Ping) -> Silent {
         let mut beats = tokio::time::interval(ping.every / Silence::BEATS);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::default();
@@ -197,10 +210,10 @@ impl Keeper {
                 Due::AskAnew => {
                     let there = timeout(ping.every, self.is_there(ping)).await.unwrap_or(false);
                     if !there && !link.was_heard() {
-                        return;
+                        return Silent::Server;
                     }
                 }
-                Due::GiveUp => return,
+                Due::GiveUp => return Silent::Connection,
             }
         }
     }

@@ -108,8 +108,9 @@ impl Silence {
     pub(crate) const BEATS: u32 = 4;
     /// After so many it is asked anew, and again.
     const ANEW: u32 = Self::BEATS + Self::BEATS / 2;
-    /// After so many it is over.
-    const MOST: u32 = 6 * Self::BEATS;
+    /// After so many it is over. At an interval of a second that is longer than a server that waits for its own memory lets a
+    /// connection lie (`frame_time` of its limits) before it answers that it is overloaded.
+    const MOST: u32 = 12 * Self::BEATS;
 
     pub(crate) fn beat(&mut self, heard: bool) -> Due {
         if heard {
@@ -133,10 +134,18 @@ mod tests {
     #[test]
     fn who_is_silent_is_asked_then_asked_anew_then_given_up() {
         let mut silence = Silence::default();
-        let due: Vec<Due> = (1..=24).map(|_| silence.beat(false)).collect();
+        let due: Vec<Due> = (1..=48).map(|_| silence.beat(false)).collect();
         let found: Vec<(u32, Due)> = (1..).zip(due).filter(|(_, due)| *due != Due::Nothing).collect();
-        let anew = [6, 12, 18].map(|beat| (beat, Due::AskAnew));
-        assert_eq!(found, [&[(4, Due::Ask)], &anew[..], &[(24, Due::GiveUp)]].concat());
+        let anew = [6, 12, 18, 24, 30, 36, 42].map(|beat| (beat, Due::AskAnew));
+        assert_eq!(found, [&[(4, Due::Ask)], &anew[..], &[(48, Due::GiveUp)]].concat());
+    }
+
+    /// It was given up before, and its calls were lost.
+    #[test]
+    fn a_server_without_memory_has_the_time_to_say_so() {
+        let beats = crate::ServerLimits::default().frame_time.as_secs() as u32 * Silence::BEATS;
+        let mut silence = Silence::default();
+        assert!((0..=beats).all(|_| silence.beat(false) != Due::GiveUp));
     }
 
     #[test]

@@ -545,6 +545,21 @@ async fn a_connection_that_is_stuffed_is_no_hanging_server() {
     assert_eq!(stats.hung.load(Relaxed), 0);
 }
 
+/// It was left out of choice although it answered, because it had no memory to read one connection.
+#[tokio::test]
+async fn a_connection_that_stays_silent_is_given_up_and_its_server_is_not() {
+    let server = serve(ServerLimits::default()).await;
+    let gate = Gate::before(server.address).await;
+    let (config, stats) = pinging();
+    let channel = channel_with(&[gate.address], config);
+    until(&channel, |endpoints| endpoints[0].connected).await;
+    gate.passes.send_replace(Passes::NewOnes);
+    let lost = channel.call(&HOLD, &mut Note::of("x"), soon()).await;
+    assert!(matches!(lost, Err(ChannelError::Lost { .. })), "{lost:?}");
+    assert_eq!((stats.hung.load(Relaxed), stats.ejected.load(Relaxed)), (1, 0));
+    echo(&channel, "x").await.expect("it is connected anew");
+}
+
 #[tokio::test]
 async fn a_server_that_says_that_it_leaves_gets_no_calls_while_another_serves() {
     let (leaving, _busy) = draining().await;
