@@ -1,8 +1,8 @@
 //! Who a certificate says that a peer is.
 //!
 //! The first of: a URI among its alternative names (SPIFFE's form of a service), a DNS name among them, its common name.
-//! The three cannot be mistaken for each other, nor for an address without a certificate: a URI has a colon, a DNS name has
-//! none, a common name is written with `CN=` before it.
+//! The three cannot be mistaken for each other, nor for an address without a certificate: a URI begins with
+//! its scheme and a colon, a DNS name has no colon, a common name is written with `CN=` before it.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use units::CallerId;
@@ -22,7 +22,7 @@ pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Result<CallerId, Str
         return Err(format!("the client certificate's name has {} bytes, limit is {LONGEST} bytes", name.len()));
     }
     // Names stand in log lines, and between spaces.
-    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if name.chars().any(|c| c.is_whitespace() || c.is_control() || is_unseen(c)) {
         return Err(format!("the client certificate's name {name:?} has a space or a control character"));
     }
     Ok(CallerId::verified(&name))
@@ -32,7 +32,7 @@ fn name(certificate: &X509Certificate<'_>) -> Result<String, String> {
     let alternatives = certificate.subject_alternative_name().map_err(|error| unreadable(&error))?;
     let names = alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
     let uri = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) if uri.contains(':') => Some(*uri),
+        GeneralName::URI(uri) if has_scheme(uri) => Some(*uri),
         _ => None,
     });
     let dns = names.iter().find_map(|name| match name {
@@ -49,6 +49,21 @@ fn name(certificate: &X509Certificate<'_>) -> Result<String, String> {
         "the client certificate names nobody: it has neither a URI nor a DNS name among its alternative names, nor a common name"
             .to_owned()
     })
+}
+
+/// By RFC 3986: letters, digits and `+-.` up to a colon, so neither `=` nor `@`, which other names have there.
+fn has_scheme(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
+}
+
+/// Characters that show nothing themselves and change what stands around them, such as the direction of a line.
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> String {
@@ -90,7 +105,10 @@ mod tests {
         assert_eq!(named(&[], &[], "spiffe://example.org/admin").as_deref(), Ok("CN=spiffe://example.org/admin"));
         assert_eq!(named(&[], &["anonymous@10.0.0.1"], "x").as_deref(), Ok("CN=x"));
         assert_eq!(named(&[], &["CN=boss"], "x").as_deref(), Ok("CN=x"));
-        assert_eq!(named(&["gateway.internal"], &[], "x").as_deref(), Ok("CN=x"));
+        for uri in ["gateway.internal", "CN=a:b", "anonymous@::1", ":x", "1a:x"] {
+            assert_eq!(named(&[uri], &[], "x").as_deref(), Ok("CN=x"), "{uri}");
+        }
+        assert_eq!(named(&["urn:example:a@b=c"], &[], "x").as_deref(), Ok("urn:example:a@b=c"));
     }
 
     #[test]
@@ -98,6 +116,7 @@ mod tests {
         assert!(named(&[], &[], "").is_err_and(|error| error.contains("names nobody")));
         assert!(named(&["spiffe://a b"], &[], "").is_err_and(|error| error.contains("a space")));
         assert!(named(&[], &[], "line\nbreak").is_err_and(|error| error.contains("control character")));
+        assert!(named(&[], &[], "right\u{202e}left").is_err_and(|error| error.contains("control character")));
         assert!(named(&[], &[], &"n".repeat(300)).is_err_and(|error| error.contains("303 bytes")));
     }
 }
