@@ -48,6 +48,17 @@ wait_ready() { # seconds, command ...
   tail -n 20 "$folder/log" >&2
   die "it was not ready in time: see $folder/log"
 }
+serves() { # seconds, command ... : waits for the server that runs; fails when none does, or when it ends, as one does that was just killed
+  alive || return 1
+  local tries=$(($1 * 5))
+  shift
+  for _ in $(seq "$tries"); do
+    ! "$@" >/dev/null 2>&1 || return 0
+    alive || return 1
+    sleep 0.2
+  done
+  die "it runs and was not ready in time: see $folder/log"
+}
 stop_it() { # seconds before it is killed
   local pid
   alive || { rm -f "$folder/pid"; return 0; }
