@@ -1,38 +1,30 @@
 //! A file that a running process reads again whenever it changes.
-//!
-//! Promises: what cannot be used leaves what was read before in force, so that a mistake in a file stops nobody; it is told once,
-//! and read again at every look until it can be used, for what keeps a file from being read need not lie in the file.
-//! Not here: what the file means.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
-
-/// How often the file is looked at. Asking the system costs microseconds; being told by it does not work on every file system, nor
-/// where a whole folder is replaced, as orchestrators do.
-const PAUSE: Duration = Duration::from_secs(1);
+use arc_swap::Guard;
+use followed::Source;
 
 /// What a file says now.
-pub struct Followed<T> {
+pub struct Followed<T: Send + Sync + 'static>(Arc<followed::Followed<File<T>>>);
+
+struct File<T> {
     path: PathBuf,
     read: fn(&Path) -> Result<T, String>,
-    now: ArcSwap<T>,
 }
 
-/// What changes when a file is written, replaced, or given to others; `None` while there is none.
-type Stamp = Option<FileStamp>;
+impl<T: Send + Sync + 'static> Source for File<T> {
+    type Made = T;
+    type Error = String;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    /// Also at a change of owner or mode, which can make readable what was not.
-    changed: (i64, i64),
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
+    }
+
+    fn make(&self) -> Result<T, String> {
+        (self.read)(&self.path)
+    }
 }
 
 impl<T: Send + Sync + 'static> Followed<T> {
@@ -41,71 +33,38 @@ impl<T: Send + Sync + 'static> Followed<T> {
     /// # Errors
     /// That of `read`.
     pub fn open(path: &Path, read: fn(&Path) -> Result<T, String>) -> Result<Self, String> {
-        Ok(Self { now: ArcSwap::from_pointee(read(path)?), path: path.to_owned(), read })
+        followed::Followed::new(File { path: path.to_owned(), read }).map(|file| Self(Arc::new(file)))
     }
 
     /// What it said when it was last read.
     pub fn now(&self) -> Guard<Arc<T>> {
-        self.now.load()
+        self.0.now()
     }
 
     /// Where it lies.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.source().path
     }
 
-    fn stamp(&self) -> Stamp {
-        let data = fs::metadata(&self.path).ok()?;
-        Some(FileStamp {
-            inode: data.ino(),
-            bytes: data.len(),
-            modified: (data.mtime(), data.mtime_nsec()),
-            changed: (data.ctime(), data.ctime_nsec()),
-        })
-    }
-
-    /// Follows the file, for ever; tells `told` of each reading.
+    /// Follows the file, for ever; tells `told` of each reading, the first one included.
     pub async fn follow(self: Arc<Self>, told: impl Fn(Result<&T, &str>)) {
-        // Of nothing: what was written between the start and now is seen.
-        let mut before: Option<Stamp> = None;
-        let mut failed: Option<(Stamp, String)> = None;
-        loop {
-            let this = Arc::clone(&self);
-            // A file system can hang.
-            let looked = tokio::task::spawn_blocking(move || {
-                let stamp = this.stamp();
-                (before != Some(stamp)).then(|| (stamp, (this.read)(&this.path)))
-            });
-            if let Ok(Some((stamp, read))) = looked.await {
-                match read {
-                    Ok(read) => {
-                        self.now.store(Arc::new(read));
-                        told(Ok(&self.now.load()));
-                        (before, failed) = (Some(stamp), None);
-                    }
-                    Err(error) => {
-                        let failure = Some((stamp, error));
-                        if failed != failure
-                            && let Some((_, error)) = &failure
-                        {
-                            told(Err(error));
-                        }
-                        (before, failed) = (None, failure);
-                    }
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let file = Arc::clone(&self.0);
+        file.read_and_follow(|read| told(read.as_ref().copied().map_err(String::as_str))).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
+
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_secs(1);
 
     fn number(path: &Path) -> Result<u32, String> {
         let text = fs::read_to_string(path).map_err(|error| error.to_string())?;

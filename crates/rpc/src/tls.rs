@@ -5,15 +5,15 @@
 //! connection proves anew who is at its ends. One provider of cryptography (ring), named wherever one is needed.
 //! Not here: how long a handshake may take and how many there may be (`handshake`), and framing.
 
+mod change;
 mod client;
-mod followed;
 mod identity;
 mod pem;
 mod reason;
 mod server;
 
+pub use change::TlsChange;
 pub use client::{ClientTls, ClientTlsSettings};
-pub use followed::TlsChange;
 pub use pem::TlsError;
 pub use server::{ServerTls, ServerTlsSettings, TlsVersion, UnknownVersion};
 

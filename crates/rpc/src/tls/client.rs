@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use followed::{Followed, Source};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -14,7 +15,6 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ALL_VERSIONS, ClientConfig, Error};
 
-use super::followed::{Followed, Source, named};
 use super::server::mismatch;
 use super::{TlsChange, TlsError, pem, provider, reason};
 
@@ -33,7 +33,8 @@ pub struct ClientTlsSettings {
 #[derive(Clone)]
 pub struct ClientTls(Arc<Followed<ClientTlsSettings>>);
 
-pub(super) struct Made {
+/// What was made of the files; to others it has neither name nor fields.
+pub struct Made {
     config: Arc<ClientConfig>,
     expires: Option<SystemTime>,
 }
@@ -59,12 +60,12 @@ impl ClientTls {
     /// When this side's certificate ends, or one of its chain; `None` when it has none.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        self.0.expires()
+        self.0.now().expires
     }
 
     /// Follows the files, for ever, and tells of every change. Without it what was there at first is used.
-    pub async fn follow(self, tell: impl FnMut(TlsChange)) -> Infallible {
-        self.0.follow(tell).await
+    pub async fn follow(self, mut tell: impl FnMut(TlsChange)) -> Infallible {
+        self.0.follow(|read| tell(TlsChange::of(read.map(|made| made.expires)))).await
     }
 
     /// Shakes hands with the server at `host`.
@@ -93,10 +94,11 @@ impl fmt::Debug for ClientTls {
 
 impl Source for ClientTlsSettings {
     type Made = Made;
+    type Error = TlsError;
 
     fn files(&self) -> Vec<&Path> {
         let (certificate, key) = self.certificate.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
-        named([self.ca.as_ref(), certificate, key])
+        [self.ca.as_ref(), certificate, key].into_iter().flatten().map(PathBuf::as_path).collect()
     }
 
     fn make(&self) -> Result<Made, TlsError> {
@@ -118,9 +120,5 @@ impl Source for ClientTlsSettings {
         };
         config.resumption = Resumption::disabled();
         Ok(Made { config: Arc::new(config), expires })
-    }
-
-    fn expires(made: &Made) -> Option<SystemTime> {
-        made.expires
     }
 }

@@ -7,11 +7,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use followed::{Followed, Source};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{ALL_VERSIONS, Error, ServerConfig, SupportedProtocolVersion, version::TLS13};
 
-use super::followed::{Followed, Source, named};
 use super::{TlsChange, TlsError, pem, provider};
 
 const ONLY_13: &[&SupportedProtocolVersion] = &[&TLS13];
@@ -69,7 +69,8 @@ pub struct ServerTlsSettings {
 #[derive(Clone)]
 pub struct ServerTls(Arc<Followed<ServerTlsSettings>>);
 
-pub(super) struct Made {
+/// What was made of the files; to others it has neither name nor fields.
+pub struct Made {
     config: Arc<ServerConfig>,
     expires: SystemTime,
 }
@@ -99,8 +100,8 @@ impl ServerTls {
         TlsAcceptor::from(Arc::clone(&self.0.now().config))
     }
 
-    pub(crate) async fn follow(self, tell: impl FnMut(TlsChange)) -> Infallible {
-        self.0.follow(tell).await
+    pub(crate) async fn follow(self, mut tell: impl FnMut(TlsChange)) -> Infallible {
+        self.0.follow(|read| tell(TlsChange::of(read.map(|made| Some(made.expires))))).await
     }
 }
 
@@ -112,9 +113,14 @@ impl fmt::Debug for ServerTls {
 
 impl Source for ServerTlsSettings {
     type Made = Made;
+    type Error = TlsError;
 
     fn files(&self) -> Vec<&Path> {
-        named([Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()])
+        [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     fn make(&self) -> Result<Made, TlsError> {
@@ -136,10 +142,6 @@ impl Source for ServerTlsSettings {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Made { config: Arc::new(config), expires: chain.expires })
-    }
-
-    fn expires(made: &Made) -> Option<SystemTime> {
-        Some(made.expires)
     }
 }
 

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use units::Deadline;
 use wire::{ApplicationErrorKind, Method, Protocol, Request, ResponseError};
 
-use super::followed::Source as _;
 use super::*;
 use crate::connection::Connection;
 use crate::endpoint::{Backend, Location};
@@ -27,6 +26,7 @@ use crate::{
     CallContext, CallFuture, CallOptions, Channel, ChannelConfig, ChannelError, Drain, Endpoint, EndpointId,
     HandshakeFailure, Instead, Limit, Peer, Ping, Pong, Refusal, Server, ServerLimits, ServerStats, Service,
 };
+use followed::Source as _;
 
 /// Issues certificates into files of a folder.
 struct Authority {

@@ -1,50 +1,44 @@
-//! What was made of files, made anew when they change.
+//! What a running process has made of files, made anew whenever they change.
 //!
-//! Promises: what cannot be used is told once, and tried again at every look until it can be, for what keeps a file from being
-//! read need not lie in the file.
+//! Promises: what cannot be used leaves what was there before in force, so that a mistake in a file stops nobody; it is told once,
+//! and tried again at every look until it can be used, for what keeps a file from being read need not lie in the file.
+//! Not here: what the files mean.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use arc_swap::{ArcSwap, Guard};
 
-use super::TlsError;
-
-/// How often files are looked at. Being told by the system does not work on every file system, nor where a whole folder is
-/// replaced, as orchestrators do.
+/// How often the files are looked at. Asking the system costs microseconds; being told by it does not work on every file system, nor
+/// where a whole folder is replaced, as orchestrators do.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Something that is made of files.
-pub(super) trait Source: Send + Sync + 'static {
+pub trait Source: Send + Sync + 'static {
+    /// What it is.
     type Made: Send + Sync;
+    /// Why it could not be made.
+    type Error: Display + Send;
 
+    /// The files whose change makes it another.
     fn files(&self) -> Vec<&Path>;
 
-    fn make(&self) -> Result<Self::Made, TlsError>;
-
-    /// When the certificate of this side ends, if it has one.
-    fn expires(made: &Self::Made) -> Option<SystemTime>;
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Which of them cannot be used, and why.
+    fn make(&self) -> Result<Self::Made, Self::Error>;
 }
 
-/// What became of files that have changed.
-#[derive(Debug)]
-pub enum TlsChange {
-    /// New connections use what is in them. With the time at which this side's certificate ends, if it has one.
-    Used {
-        /// The first end of its chain.
-        expires: Option<SystemTime>,
-    },
-    /// They cannot be used; new connections get what was there before.
-    Kept(TlsError),
-}
-
-pub(super) struct Followed<S: Source> {
+/// What is made of the files now.
+pub struct Followed<S: Source> {
     source: S,
-    made: RwLock<Arc<S::Made>>,
+    now: ArcSwap<S::Made>,
     stamps: Vec<Stamp>,
 }
 
@@ -61,31 +55,44 @@ struct FileStamp {
 }
 
 impl<S: Source> Followed<S> {
-    pub(super) fn new(source: S) -> Result<Self, TlsError> {
+    /// Makes it for the first time.
+    ///
+    /// # Errors
+    /// That of the source.
+    pub fn new(source: S) -> Result<Self, S::Error> {
         // Before they are read: what is written meanwhile is then seen as a change.
         let stamps = stamps(&source);
-        let made = RwLock::new(Arc::new(source.make()?));
-        Ok(Self { source, made, stamps })
+        Ok(Self { now: ArcSwap::from_pointee(source.make()?), source, stamps })
     }
 
-    pub(super) fn source(&self) -> &S {
+    /// What it is made from.
+    pub fn source(&self) -> &S {
         &self.source
     }
 
-    pub(super) fn now(&self) -> Arc<S::Made> {
-        Arc::clone(&self.made.read())
-    }
-
-    pub(super) fn expires(&self) -> Option<SystemTime> {
-        S::expires(&self.now())
+    /// What was made last.
+    pub fn now(&self) -> Guard<Arc<S::Made>> {
+        self.now.load()
     }
 
     /// Follows the files, for ever, and tells of every change.
-    pub(super) async fn follow(self: Arc<Self>, mut tell: impl FnMut(TlsChange)) -> Infallible {
-        let mut before = Some(self.stamps.clone());
+    pub async fn follow(self: Arc<Self>, told: impl FnMut(Result<&S::Made, S::Error>)) -> Infallible {
+        let before = Some(self.stamps.clone());
+        self.follow_from(before, told).await
+    }
+
+    /// As [`Followed::follow`], but begins by reading them once more, and tells of that as well.
+    pub async fn read_and_follow(self: Arc<Self>, told: impl FnMut(Result<&S::Made, S::Error>)) -> Infallible {
+        self.follow_from(None, told).await
+    }
+
+    async fn follow_from(
+        self: Arc<Self>,
+        mut before: Option<Vec<Stamp>>,
+        mut told: impl FnMut(Result<&S::Made, S::Error>),
+    ) -> Infallible {
         let mut failed: Option<(Vec<Stamp>, String)> = None;
         loop {
-            tokio::time::sleep(PAUSE).await;
             let (this, last) = (Arc::clone(&self), before.clone());
             // A file system can hang.
             let looked = tokio::task::spawn_blocking(move || {
@@ -94,20 +101,20 @@ impl<S: Source> Followed<S> {
             });
             match looked.await {
                 Ok(Some((stamps, Ok(made)))) => {
-                    let expires = S::expires(&made);
-                    *self.made.write() = Arc::new(made);
+                    self.now.store(Arc::new(made));
                     (before, failed) = (Some(stamps), None);
-                    tell(TlsChange::Used { expires });
+                    told(Ok(&self.now.load()));
                 }
                 Ok(Some((stamps, Err(error)))) => {
                     let failure = Some((stamps, error.to_string()));
                     if failed != failure {
-                        tell(TlsChange::Kept(error));
+                        told(Err(error));
                     }
                     (before, failed) = (None, failure);
                 }
                 Ok(None) | Err(_) => {}
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -125,15 +132,10 @@ fn stamps<S: Source>(source: &S) -> Vec<Stamp> {
     source.files().into_iter().map(stamp).collect()
 }
 
-/// The files that are named.
-pub(super) fn named<'a>(files: impl IntoIterator<Item = Option<&'a PathBuf>>) -> Vec<&'a Path> {
-    files.into_iter().flatten().map(PathBuf::as_path).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
 
     use tokio::sync::mpsc;
 
@@ -147,21 +149,17 @@ mod tests {
 
     impl Source for Text {
         type Made = String;
+        type Error = String;
 
         fn files(&self) -> Vec<&Path> {
             vec![&self.file]
         }
 
-        fn make(&self) -> Result<String, TlsError> {
-            let failed = |error| TlsError::Read { file: self.file.clone(), error };
+        fn make(&self) -> Result<String, String> {
             if self.failing.exists() {
-                return Err(failed(io::Error::other("too many open files")));
+                return Err("too many open files".to_owned());
             }
-            fs::read_to_string(&self.file).map_err(failed)
-        }
-
-        fn expires(_: &String) -> Option<SystemTime> {
-            None
+            fs::read_to_string(&self.file).map_err(|error| error.to_string())
         }
     }
 
@@ -172,16 +170,17 @@ mod tests {
         fs::write(&file, "before").expect("written");
         let followed = Arc::new(Followed::new(Text { file: file.clone(), failing: failing.clone() }).expect("a text"));
         let (tell, mut told) = mpsc::unbounded_channel();
-        let following =
-            tokio::spawn(Arc::clone(&followed).follow(move |change| tell.send(change).expect("somebody listens")));
+        let following = tokio::spawn(
+            Arc::clone(&followed).follow(move |change| tell.send(change.cloned()).expect("somebody listens")),
+        );
         fs::write(&failing, "").expect("written");
         fs::write(&file, "after").expect("written");
-        assert!(matches!(told.recv().await, Some(TlsChange::Kept(TlsError::Read { .. }))));
+        assert_eq!(told.recv().await, Some(Err("too many open files".to_owned())));
         tokio::time::sleep(PAUSE * 3).await;
-        assert_eq!(*followed.now(), "before");
+        assert_eq!(**followed.now(), "before");
         fs::remove_file(&failing).expect("it is there");
-        assert!(matches!(told.recv().await, Some(TlsChange::Used { .. })), "it was told more than once");
-        assert_eq!(*followed.now(), "after");
+        assert_eq!(told.recv().await, Some(Ok("after".to_owned())), "it was told more than once");
+        assert_eq!(**followed.now(), "after");
         tokio::time::sleep(PAUSE * 3).await;
         assert!(told.try_recv().is_err(), "what has not changed is not read again");
         following.abort();
@@ -194,12 +193,12 @@ mod tests {
         fs::write(&file, "text").expect("written");
         let followed = Followed::new(Text { file: file.clone(), failing: folder.path().join("failing") });
         let (tell, mut told) = mpsc::unbounded_channel();
-        let following = Arc::new(followed.expect("a text")).follow(move |change| drop(tell.send(change)));
+        let following = Arc::new(followed.expect("a text")).follow(move |change| drop(tell.send(change.cloned())));
         let following = tokio::spawn(following);
         // So that it is not of the same moment in a file system's clock.
         std::thread::sleep(Duration::from_millis(20));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
-        assert!(matches!(told.recv().await, Some(TlsChange::Used { .. })));
+        assert_eq!(told.recv().await, Some(Ok("text".to_owned())));
         following.abort();
     }
 }
