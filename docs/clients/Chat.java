@@ -20,7 +20,7 @@ import org.apache.thrift.transport.layered.TFramedTransport;
  * Streams a chat with generated code and Apache's Java library.
  *
  * <pre>
- * thrift -r --gen java -out gen idl/chat.thrift
+ * mkdir gen classes && thrift -r --gen java -out gen idl/chat.thrift
  * javac -cp 'lib/*' -d classes docs/clients/Chat.java $(find gen -name '*.java')
  * java -cp 'classes:lib/*' Chat 127.0.0.1:9090 smollm2-135m-instruct "What is a rainbow?"
  * </pre>
@@ -61,16 +61,24 @@ public final class Chat {
         }
     }
 
-    public static void main(String[] arguments) throws TException {
+    public static void main(String[] arguments) {
+        if (arguments.length != 3) {
+            System.err.println("usage: Chat HOST:PORT MODEL QUESTION");
+            System.exit(2);
+        }
         String[] address = arguments[0].split(":");
         // Longer than a call waits for something new. After a timeout here the connection must be closed.
-        TSocket socket = new TSocket(address[0], Integer.parseInt(address[1]), WAIT_MS + 5_000);
-        try (TTransport transport = new TFramedTransport(socket)) {
+        try (TSocket socket = new TSocket(address[0], Integer.parseInt(address[1]), WAIT_MS + 5_000);
+            TTransport transport = new TFramedTransport(socket)) {
             transport.open();
             stream(new Client(new TBinaryProtocol(transport)), arguments[1], arguments[2]);
             System.out.println();
         } catch (Fault fault) {
             System.err.printf("%s: %s (request %s)%n", fault.getCode(), fault.getMessage(), fault.getRequest_id());
+            System.exit(1);
+        } catch (TException error) {
+            // No connection, no answer in time, or something that is no server of Outboard's.
+            System.err.println(error.getMessage());
             System.exit(1);
         }
     }

@@ -1,6 +1,6 @@
 // Streams a chat with generated code and Apache's C++ library, and nothing else.
 //
-//     thrift -r --gen cpp:no_skeleton -out gen idl/chat.thrift
+//     mkdir gen && thrift -r --gen cpp:no_skeleton -out gen idl/chat.thrift
 //     g++ -std=c++17 -Igen -o chat docs/clients/chat.cpp gen/*.cpp -lthrift
 //     ./chat 127.0.0.1:9090 smollm2-135m-instruct "What is a rainbow?"
 //

@@ -1,7 +1,7 @@
 // Streams a chat with generated code and Apache's library for Node, and nothing else.
 //
 //     npm install thrift@0.24.0
-//     thrift -r --gen js:node,es6 -out gen idl/chat.thrift
+//     mkdir gen && thrift -r --gen js:node,es6 -out gen idl/chat.thrift
 //     GENERATED=$PWD/gen node docs/clients/chat.js 127.0.0.1:9090 smollm2-135m-instruct "What is a rainbow?"
 //
 // The answer is printed as it comes. The generated files look for the library in the folders above their own.
@@ -59,6 +59,10 @@ async function* stream(chat, model, question) {
 }
 
 async function main() {
+  if (process.argv.length !== 5) {
+    console.error("usage: chat.js HOST:PORT MODEL QUESTION");
+    process.exit(2);
+  }
   const [address, model, question] = process.argv.slice(2);
   const [host, port] = address.split(":");
   const connection = thrift.createConnection(host, Number(port), {

@@ -1,7 +1,7 @@
 """Streams a chat with generated code and Apache's Python library, and nothing else.
 
-    pip install thrift
-    thrift -r --gen py -out gen idl/chat.thrift
+    pip install thrift==0.25.0
+    mkdir gen && thrift -r --gen py -out gen idl/chat.thrift
     PYTHONPATH=gen python docs/clients/chat.py 127.0.0.1:9090 smollm2-135m-instruct "What is a rainbow?"
 
 The answer is printed as it comes. Ctrl-C ends it on the server, too: the stream is bound to the connection.
@@ -15,6 +15,7 @@ from outboard.base.ttypes import Base
 from outboard.chat import Chat
 from outboard.chat.ttypes import ChatRequest, FinishReason, Message, NextRequest, StartRequest
 from outboard.fault.ttypes import Fault
+from thrift.Thrift import TException
 from thrift.protocol.TBinaryProtocol import TBinaryProtocolAccelerated
 from thrift.transport import TSocket, TTransport
 
@@ -57,12 +58,16 @@ def stream(chat, model, question):
 
 
 def main():
+    if len(sys.argv) != 4:
+        sys.exit("usage: chat.py HOST:PORT MODEL QUESTION")
     address, model, question = sys.argv[1:]
     try:
         for text in stream(connect(address), model, question):
             print(text, end="", flush=True)
     except Fault as fault:
         sys.exit(f"\n{fault.message} (request {fault.request_id})")
+    except TException as error:  # no connection, no answer in time, or something that is no server of Outboard's
+        sys.exit(f"\n{error}")
     print()
 
 
