@@ -76,7 +76,7 @@ impl Delivery {
         }
     }
 
-    /// Comes back when the batch is in the stores, or where it can never be.
+    /// Comes back when the batch is in the stores, or when nothing of it will be as things are: then it is handed out again.
     async fn carry(&self, mut batch: Batch) {
         let (mut pause, mut attempt) = (BACKOFF.0, 0);
         loop {
@@ -84,14 +84,18 @@ impl Delivery {
             let done = self.offer(&batch.entries, batch.maybe_again).await;
             self.note(done.as_ref().err().cloned());
             match done {
-                Ok(()) => {
+                Ok(_) => {
                     self.counts.records(Outcome::Stored, batch.entries.len() as u64);
                     return self.spool.stored(&batch);
                 }
                 // One of them may keep the others from being stored.
-                Err(StoreError::Broken { .. }) if attempt >= OFFERS && self.stores.check().await.is_ok() => {
-                    self.one_by_one(&batch).await;
-                    return self.spool.stored(&batch);
+                Err(StoreError::Broken { .. }) if attempt >= OFFERS && self.answer().await => {
+                    if self.one_by_one(&batch).await {
+                        return self.spool.stored(&batch);
+                    }
+                    // With what has come meanwhile, which tells whether it is the entries or the store.
+                    self.spool.again(&batch);
+                    return tokio::time::sleep(BACKOFF.1).await;
                 }
                 Err(_) => {}
             }
@@ -102,26 +106,59 @@ impl Delivery {
         }
     }
 
-    async fn one_by_one(&self, batch: &Batch) {
+    /// Whether the stores answer at all.
+    async fn answer(&self) -> bool {
+        in_time(self.timeout, self.stores.check()).await.is_ok()
+    }
+
+    /// Stores those that can be, and sets the others aside. False, and nothing is set aside, when the stores took none of them: then it
+    /// is not the entries, and they wait.
+    async fn one_by_one(&self, batch: &Batch) -> bool {
+        let (mut refused, mut taken) = (Vec::new(), 0);
         for entry in &batch.entries {
-            let mut pause = BACKOFF.0;
-            let mut refused = 0;
-            loop {
-                match self.offer(std::slice::from_ref(entry), true).await {
-                    Ok(()) => {
-                        self.counts.records(Outcome::Stored, 1);
-                        break;
+            match self.offered(entry).await {
+                Ok(count) => taken += count,
+                Err(_) => refused.push(entry),
+            }
+        }
+        if taken == 0 && !refused.is_empty() {
+            return false;
+        }
+        self.counts.records(Outcome::Stored, (batch.entries.len() - refused.len()) as u64);
+        for entry in refused {
+            self.to_the_last(entry).await;
+        }
+        true
+    }
+
+    /// How many records came of it, or why it is refused by stores that answer.
+    async fn offered(&self, entry: &Entry) -> Result<usize, String> {
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.offer(std::slice::from_ref(entry), true).await {
+                Ok(count) => return Ok(count),
+                Err(StoreError::Broken { reason, .. }) if self.answer().await => return Err(reason),
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Offers an entry some times more.
+    async fn to_the_last(&self, entry: &Entry) {
+        let (mut pause, mut refused) = (BACKOFF.0, 1);
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+            match self.offered(entry).await {
+                Ok(_) => return self.counts.records(Outcome::Stored, 1),
+                Err(reason) => {
+                    refused += 1;
+                    if refused >= OFFERS && self.set_aside(entry, &reason).await {
+                        return;
                     }
-                    Err(StoreError::Broken { reason, .. }) if self.stores.check().await.is_ok() => {
-                        refused += 1;
-                        if refused >= OFFERS && self.set_aside(entry, &reason).await {
-                            break;
-                        }
-                    }
-                    Err(_) => {}
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
             }
         }
     }
@@ -137,8 +174,8 @@ impl Delivery {
         done
     }
 
-    /// Pictures first: what the list shows is there.
-    async fn offer(&self, entries: &[Entry], maybe_again: bool) -> Result<(), StoreError> {
+    /// Pictures first: what the list shows is there. How many records were put: those that were deleted are not.
+    async fn offer(&self, entries: &[Entry], maybe_again: bool) -> Result<usize, StoreError> {
         let begin = Instant::now();
         let gone = if maybe_again {
             let ids: Vec<_> = entries.iter().map(|entry| entry.record.id).collect();
@@ -161,7 +198,20 @@ impl Delivery {
         if !records.is_empty() {
             in_time(self.timeout, self.stores.records.put(&records)).await?;
         }
+        if maybe_again {
+            self.without_pictures_of_the_deleted(&records).await?;
+        }
         self.counts.took("put", begin.elapsed().as_secs_f64());
+        Ok(records.len())
+    }
+
+    /// What was in the stores already may have been deleted while it was put once more: no picture of it must stay.
+    async fn without_pictures_of_the_deleted(&self, records: &[Record]) -> Result<(), StoreError> {
+        let Some(pictures) = &self.stores.pictures else { return Ok(()) };
+        let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+        for id in in_time(self.timeout, self.stores.records.deleted(&ids)).await? {
+            in_time(self.timeout, pictures.delete(id)).await?;
+        }
         Ok(())
     }
 
@@ -189,3 +239,6 @@ pub(crate) async fn in_time<T>(limit: Duration, work: Answer<'_, T>) -> Result<T
     let late = || StoreError::Away { store: "store", reason: format!("no answer within {limit:?}") };
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,8 +68,10 @@ struct Segment {
     durable: u64,
     /// Nothing more comes.
     sealed: bool,
-    /// Left by an earlier process: what is in it may be in the stores already.
+    /// Left by an earlier process, which may have been cut while it wrote.
     recovered: bool,
+    /// What is in it may be in the stores already.
+    maybe_again: bool,
     /// Everything before is in the stores.
     stored: u64,
 }
@@ -80,6 +82,8 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// They may be in the stores already, and may have been deleted there.
     pub(crate) maybe_again: bool,
+    /// This process has counted them when they came.
+    counted: bool,
     path: PathBuf,
     upto: u64,
 }
@@ -182,11 +186,7 @@ impl Spool {
                         size += entry.size();
                         entries.push(*entry);
                     }
-                    Found::Damaged => {
-                        error!(file = %segment.path.display(), "an entry of the history's spool is damaged; the file is kept");
-                        self.shared.counts.records(Outcome::SetAside, 1);
-                        fs::hard_link(&segment.path, segment.path.with_extension("damaged")).or_else(already)?;
-                    }
+                    Found::Damaged => self.shared.keep_damaged(&segment.path)?,
                     Found::End => {
                         ended = true;
                         break;
@@ -194,13 +194,14 @@ impl Spool {
                 }
             }
             // What stands behind the last whole entry of a file that an earlier process left was never acknowledged.
-            let upto = if ended && segment.recovered { segment.durable } else { reader.at };
-            let batch = Batch { entries, maybe_again: segment.recovered, path: segment.path.clone(), upto };
+            if ended && !segment.recovered {
+                self.shared.keep_damaged(&segment.path)?;
+            }
+            let upto = if ended { segment.durable } else { reader.at };
+            let (maybe_again, counted) = (segment.maybe_again, !segment.recovered);
+            let batch = Batch { entries, maybe_again, counted, path: segment.path.clone(), upto };
             if !batch.entries.is_empty() {
                 return Ok(Some(batch));
-            }
-            if upto == segment.stored {
-                return Err(std::io::Error::other(format!("{} cannot be read on", segment.path.display())));
             }
             self.stored(&batch);
         }
@@ -216,8 +217,16 @@ impl Spool {
             }
         }
         // What an earlier process has left was not counted by this one.
-        if !batch.maybe_again {
+        if batch.counted {
             self.shared.counts.waiting.dec_by(batch.entries.len() as i64);
+        }
+    }
+
+    /// These were not stored, and will be handed out again; some of them may have arrived.
+    pub(crate) fn again(&self, batch: &Batch) {
+        let mut segments = self.shared.segments.lock();
+        if let Some(segment) = segments.iter_mut().find(|segment| segment.path == batch.path) {
+            segment.maybe_again = true;
         }
     }
 
@@ -290,6 +299,13 @@ impl Shared {
         self.counts.spool_bytes.set(self.disk_bytes() as i64);
     }
 
+    /// Keeps a file that cannot be read everywhere, for a person.
+    fn keep_damaged(&self, path: &Path) -> Result<()> {
+        error!(file = %path.display(), "an entry of the history's spool is damaged; the file is kept");
+        self.counts.records(Outcome::SetAside, 1);
+        fs::hard_link(path, path.with_extension("damaged")).or_else(already)
+    }
+
     /// All of a file is stored.
     fn finish(&self, path: &Path) -> Result<()> {
         fs::remove_file(path).or_else(|error| match error.kind() {
@@ -308,7 +324,7 @@ fn already(error: std::io::Error) -> Result<()> {
 
 fn left_over(path: PathBuf) -> Result<Segment> {
     let durable = fs::metadata(&path)?.len();
-    Ok(Segment { path, durable, sealed: true, recovered: true, stored: 0 })
+    Ok(Segment { path, durable, sealed: true, recovered: true, maybe_again: true, stored: 0 })
 }
 
 fn try_lock(folder: &Path) -> Result<Option<File>> {
@@ -336,8 +352,11 @@ fn first_free(parent: &Path) -> Result<(PathBuf, File)> {
 fn adopt(parent: &Path, own: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(parent)? {
-        let folder = entry?.path();
-        if folder == own || !folder.is_dir() {
+        let entry = entry?;
+        let folder = entry.path();
+        // Folders of other names are none of ours: a volume has its lost+found, which nobody may open.
+        let ours = entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        if folder == own || !ours || !folder.is_dir() {
             continue;
         }
         // Held until they are moved.
@@ -472,7 +491,8 @@ impl Shared {
         let mut file = BufWriter::with_capacity(256 << 10, File::create_new(&path)?);
         file.write_all(MAGIC)?;
         sync_folder(&self.folder)?;
-        let segment = Segment { path: path.clone(), durable: 0, sealed: false, recovered: false, stored: 0 };
+        let segment =
+            Segment { path: path.clone(), durable: 0, sealed: false, recovered: false, maybe_again: false, stored: 0 };
         self.segments.lock().push_back(segment);
         Ok(Open { path, file, length: MAGIC.len() as u64 })
     }

@@ -72,7 +72,7 @@ impl Entry {
 pub(super) enum Found {
     /// An entry.
     Entry(Box<Entry>),
-    /// As many bytes as an entry has, but not what was written.
+    /// Something that was written, but is not what was written. Reading goes on behind it, where that can be known.
     Damaged,
     /// The file ends here, or in the middle of an entry.
     End,
@@ -83,6 +83,8 @@ pub(super) struct Reader {
     file: BufReader<File>,
     pub(super) at: u64,
     end: u64,
+    /// Its beginning is another's.
+    foreign: bool,
 }
 
 impl Reader {
@@ -90,7 +92,7 @@ impl Reader {
     pub(super) fn open(path: &Path, at: u64, end: u64) -> Result<Self> {
         let mut file = File::open(path)?;
         let end = end.min(file.metadata()?.len());
-        let mut at = at;
+        let (mut at, mut foreign) = (at, false);
         if at == 0 {
             let mut magic = [0; MAGIC.len()];
             // A file without even its beginning has no entry.
@@ -98,51 +100,75 @@ impl Reader {
                 at = end;
             } else {
                 file.read_exact(&mut magic)?;
-                if &magic != MAGIC {
-                    return Err(std::io::Error::other("this is no spool of this program"));
-                }
+                // Zeros are a block that never reached the disk, and then nothing in the file was acknowledged.
+                foreign = &magic != MAGIC && magic != [0; MAGIC.len()];
                 at = MAGIC.len() as u64;
             }
         }
         file.seek(SeekFrom::Start(at))?;
-        Ok(Self { file: BufReader::with_capacity(256 << 10, file), at, end })
+        Ok(Self { file: BufReader::with_capacity(256 << 10, file), at, end, foreign })
     }
 
     pub(super) fn next(&mut self) -> Result<Found> {
-        let left = self.end - self.at;
-        if left < HEAD as u64 {
-            return Ok(Found::End);
-        }
-        let mut head = [0; HEAD];
-        self.file.read_exact(&mut head)?;
-        let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let (length, checksum) = (number(&head) as usize, number(&head[4..]));
-        // Blocks that never reached the disk are zeros.
-        if !(LENGTHS..=LONGEST).contains(&length) || (length + HEAD) as u64 > left {
-            return Ok(Found::End);
-        }
-        let mut body = vec![0; length];
-        self.file.read_exact(&mut body)?;
-        self.at += (HEAD + length) as u64;
-        let body = Bytes::from(body);
-        if crc32fast::hash(&body) != checksum {
+        if self.foreign {
+            (self.foreign, self.at) = (false, self.end);
             return Ok(Found::Damaged);
         }
-        let mut parts = [Bytes::new(), Bytes::new(), Bytes::new()];
-        let mut from = LENGTHS;
-        for (place, part) in parts.iter_mut().enumerate() {
-            let to = from + number(&body[4 * place..]) as usize;
-            if to > length {
+        let left = (self.end - self.at) as usize;
+        if left < HEAD + LENGTHS {
+            return Ok(Found::End);
+        }
+        let mut head = [0; HEAD + LENGTHS];
+        self.file.read_exact(&mut head)?;
+        let (length, checksum) = (number(&head), number(&head[4..]) as u32);
+        let lengths = &head[HEAD..];
+        // How long an entry is stands in it twice, so that damage to one of them hides nothing behind it.
+        let sum = LENGTHS + lengths.chunks_exact(4).map(number).sum::<usize>();
+        let fits = |length: usize| (LENGTHS..=LONGEST).contains(&length) && length <= left - HEAD;
+        if length == sum && !fits(length) {
+            return Ok(Found::End);
+        }
+        // Blocks that never reached the disk are zeros.
+        if length == 0 && sum == LENGTHS {
+            return Ok(Found::End);
+        }
+        let begin = self.at;
+        if fits(sum) {
+            let mut body = vec![0; sum];
+            body[..LENGTHS].copy_from_slice(lengths);
+            self.file.read_exact(&mut body[LENGTHS..])?;
+            self.at = begin + (HEAD + sum) as u64;
+            if crc32fast::hash(&body) == checksum {
+                return Ok(entry(Bytes::from(body)));
+            }
+            if length == sum {
                 return Ok(Found::Damaged);
             }
-            *part = body.slice(from..to);
-            from = to;
         }
-        let [record, picture, preview] = parts;
-        let some = |bytes: Bytes| (!bytes.is_empty()).then_some(bytes);
-        Ok(match serde_json::from_slice(&record) {
-            Ok(record) => Found::Entry(Box::new(Entry { record, picture: some(picture), preview: some(preview) })),
-            Err(_) => Found::Damaged,
-        })
+        // The lengths are damaged, or nearly everything is.
+        self.at = if fits(length) { begin + (HEAD + length) as u64 } else { self.end };
+        self.file.seek(SeekFrom::Start(self.at))?;
+        Ok(Found::Damaged)
+    }
+}
+
+fn number(bytes: &[u8]) -> usize {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+}
+
+/// What a body says whose checksum is right.
+fn entry(body: Bytes) -> Found {
+    let mut parts = [Bytes::new(), Bytes::new(), Bytes::new()];
+    let mut from = LENGTHS;
+    for (place, part) in parts.iter_mut().enumerate() {
+        let to = from + number(&body[4 * place..]);
+        *part = body.slice(from..to);
+        from = to;
+    }
+    let [record, picture, preview] = parts;
+    let some = |bytes: Bytes| (!bytes.is_empty()).then_some(bytes);
+    match serde_json::from_slice(&record) {
+        Ok(record) => Found::Entry(Box::new(Entry { record, picture: some(picture), preview: some(preview) })),
+        Err(_) => Found::Damaged,
     }
 }

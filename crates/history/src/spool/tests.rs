@@ -159,6 +159,96 @@ fn a_damaged_entry_keeps_no_other_away_and_its_file_stays() {
     assert_eq!(files(&folder, "damaged").len(), 1);
 }
 
+/// Writes over a part of the only file that three entries were left in; what comes of it, and the entries.
+fn after_damage(change: impl Fn(&mut [u8], usize)) -> (Vec<RecordId>, Vec<RecordId>, usize) {
+    let folder = TempDir::new().expect("a folder");
+    let spool = open(&folder);
+    let made: Vec<Entry> = (0..3).map(|number| entry(&[number; 50])).collect();
+    made.iter().for_each(|entry| keep(&spool, entry));
+    spool.close();
+    drop(spool);
+    let file = files(&folder, "spool").remove(0);
+    let mut bytes = fs::read(&file).expect("is read");
+    let second = MAGIC.len() + (bytes.len() - MAGIC.len()) / 3;
+    change(&mut bytes, second);
+    fs::write(&file, bytes).expect("written");
+    let spool = open(&folder);
+    let found = ids(&rest(&spool));
+    assert_eq!(files(&folder, "spool"), Vec::<PathBuf>::new(), "nothing is read for ever");
+    (found, ids(&made), files(&folder, "damaged").len())
+}
+
+#[test]
+fn a_damaged_length_hides_nothing_that_stands_behind_it() {
+    for (place, byte, lost) in [(0, 1, false), (2, 0x7f, false), (3, 0xff, false), (8, 1, true), (15, 0xff, true)] {
+        let (found, made, kept) = after_damage(|bytes, second| bytes[second + place] ^= byte);
+        let expected = if lost { vec![made[0], made[2]] } else { made };
+        assert_eq!(found, expected, "byte {place}");
+        assert_eq!(kept, usize::from(lost), "byte {place}");
+    }
+    // Both: then nobody knows how long it is, and the file is kept for a person.
+    let (found, made, kept) = after_damage(|bytes, second| bytes[second..second + 20].fill(0xff));
+    assert_eq!((found, kept), (made[..1].to_vec(), 1));
+}
+
+#[test]
+fn a_file_with_another_beginning_holds_up_nothing() {
+    // As a power cut leaves it: a length, and blocks that never came.
+    let (found, _, kept) = after_damage(|bytes, _| bytes.fill(0));
+    assert_eq!((found, kept), (vec![], 0));
+    let (found, _, kept) = after_damage(|bytes, _| bytes[7] = b'2');
+    assert_eq!((found, kept), (vec![], 1), "another program's is kept");
+}
+
+#[test]
+fn a_file_that_is_damaged_under_a_running_process_holds_up_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let spool = open(&folder);
+    let (first, second) = (entry(b"first"), entry(b"second"));
+    keep(&spool, &first);
+    let file = files(&folder, "spool").remove(0);
+    let length = fs::metadata(&file).expect("there").len() as usize;
+    let mut zeros = OpenOptions::new().write(true).open(&file).expect("opens");
+    zeros.seek(SeekFrom::Start(MAGIC.len() as u64)).expect("sought");
+    zeros.write_all(&vec![0; length - MAGIC.len()]).expect("written");
+    assert_eq!(rest(&spool), []);
+    assert_eq!(files(&folder, "damaged").len(), 1, "what was acknowledged and cannot be read is kept for a person");
+    keep(&spool, &second);
+    assert_eq!(ids(&rest(&spool)), [second.record.id]);
+}
+
+#[test]
+fn a_disk_that_refuses_is_told_of_and_taken_again_when_it_is_back() {
+    let folder = TempDir::new().expect("a folder");
+    let spool = open(&folder);
+    let (before, lost, after) = (entry(b"before"), entry(b"lost"), entry(b"after"));
+    keep(&spool, &before);
+    assert_eq!(ids(&rest(&spool)), [before.record.id]);
+    spool.seal();
+    let (own, away) = (folder.path().join("0"), folder.path().join("away"));
+    // The file that is open is ended first, or it would be written to wherever it is.
+    while !files(&folder, "spool").is_empty() {
+        assert_eq!(rest(&spool), []);
+    }
+    fs::rename(&own, &away).expect("taken away");
+    assert_eq!(spool.keep(lost).blocking_recv(), Ok(false), "no promise");
+    fs::rename(&away, &own).expect("back");
+    keep(&spool, &after);
+    assert_eq!(ids(&rest(&spool)), [after.record.id]);
+}
+
+#[test]
+fn folders_that_are_none_of_ours_are_left_alone() {
+    let folder = TempDir::new().expect("a folder");
+    let foreign = folder.path().join("lost+found");
+    fs::create_dir(&foreign).expect("made");
+    let file = foreign.join("old.spool");
+    fs::write(&file, MAGIC).expect("written");
+    let spool = open(&folder);
+    spool.adopt().expect("looks");
+    assert!(file.exists() && !foreign.join("lock").exists());
+}
+
 #[test]
 fn memory_and_disk_are_bounded_and_the_receipt_says_so() {
     let folder = TempDir::new().expect("a folder");
