@@ -1,10 +1,12 @@
-//! TLS handshakes of a server's connections: how long one may take, how many there may be, and how they end.
+//! TLS handshakes of a server's connections: how long one may take, and how they end.
 //!
 //! Promises: whoever sends nothing, or no end of it, is cut; whoever speaks without TLS is answered in what it speaks; one
-//! that fails is told why by an alert that arrives. What failed is counted, and told once for an address.
+//! that fails is told why by an alert that arrives. What failed is counted, and told once for an address. Until a connection
+//! is through, or has been told why it is not, it takes one of the places that there are for such, whatever it sends.
+//! Not here: how many places there are for whom (`handshake::places`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+mod places;
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use units::CallerId;
+
+pub(crate) use places::{Handshakes, Place};
 
 use crate::server::Shared;
 use crate::{HandshakeFailure, Limit, Peer, ServerTls, tls};
@@ -28,26 +32,6 @@ const WANTS_TLS: &str = "this port speaks TLS: connect with it";
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 << 10;
 
-/// Handshakes under way. Clones count together.
-#[derive(Clone, Default)]
-pub(crate) struct Handshakes(Arc<AtomicUsize>);
-
-/// One of them, until dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Handshakes {
-    fn enter(&self, limit: usize) -> Option<Place> {
-        let place = Place(Arc::clone(&self.0));
-        (self.0.fetch_add(1, Relaxed) < limit).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// What a connection turned out to be.
 pub(crate) enum Opened {
     /// Its calls may come; with its name, where certificates are asked for.
@@ -60,22 +44,37 @@ pub(crate) enum Opened {
     Closed,
 }
 
-/// Shakes hands with a connection that was just accepted.
-pub(crate) async fn open<S>(stream: TcpStream, tls: &ServerTls, peer: &Peer, shared: &Shared<S>) -> Opened {
-    let Some(place) = shared.handshakes.enter(shared.limits.handshakes) else {
-        shared.observe.limit(Limit::Handshakes);
-        if shared.notices.is_due(None) {
-            tracing::warn!(limit = shared.limits.handshakes, "connection refused, too many are in a TLS handshake");
-        }
-        return Opened::Closed;
+/// A place for a connection that was just accepted; none, when it has to be closed at once.
+pub(crate) fn admit<S>(peer: &Peer, shared: &Shared<S>) -> Option<Place> {
+    let limit = shared.limits.handshakes;
+    let (place, full) = match shared.handshakes.enter(peer.address.ip(), limit) {
+        Ok((place, None)) => return Some(place),
+        Ok((place, Some(full))) => (Some(place), full),
+        Err(full) => (None, full),
     };
+    shared.observe.limit(Limit::Handshakes);
+    if shared.notices.is_due(None) {
+        let (address, connections) = full.most;
+        tracing::warn!(limit, %address, connections, "too many TLS handshakes, most of them with this address");
+    }
+    place
+}
+
+/// Shakes hands with a connection that has a place.
+pub(crate) async fn open<S>(
+    stream: TcpStream,
+    tls: &ServerTls,
+    peer: &Peer,
+    shared: &Shared<S>,
+    place: &Place,
+) -> Opened {
     let until = Instant::now() + shared.limits.handshake_time;
     let shaken = tokio::select! {
         biased;
         () = shared.drained.cancelled() => return Opened::Closed,
-        shaken = tokio::time::timeout_at(until, shake(stream, tls)) => shaken,
+        () = place.lost() => return Opened::Closed,
+        shaken = tokio::time::timeout_at(until, shake(stream, tls, place)) => shaken,
     };
-    drop(place);
     let failed = match shaken {
         Ok(Ok(opened)) => {
             match &opened {
@@ -99,7 +98,7 @@ pub(crate) async fn open<S>(stream: TcpStream, tls: &ServerTls, peer: &Peer, sha
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
     // Past the time limit, or when the peer resets: it has been told what there was to tell.
-    let _ = tokio::time::timeout(LINGER, linger).await;
+    let _ = tokio::time::timeout(LINGER, place.keep(linger)).await;
     Opened::Closed
 }
 
@@ -117,13 +116,15 @@ struct Failed {
     stream: TcpStream,
 }
 
-async fn shake(stream: TcpStream, tls: &ServerTls) -> Result<Opened, Failed> {
+async fn shake(stream: TcpStream, tls: &ServerTls, place: &Place) -> Result<Opened, Failed> {
     let mut first = [0];
     match stream.peek(&mut first).await {
         // Also what only looks whether the port is open: nothing has failed.
         Ok(0) | Err(_) => return Ok(Opened::Closed),
-        Ok(_) if first[0] != HANDSHAKE_RECORD => return Ok(Opened::Plain(stream, WANTS_TLS.to_owned())),
-        Ok(_) => {}
+        Ok(_) => place.spoke(),
+    }
+    if first[0] != HANDSHAKE_RECORD {
+        return Ok(Opened::Plain(stream, WANTS_TLS.to_owned()));
     }
     let shaken = tls.acceptor().accept(stream).into_fallible().await;
     let stream =

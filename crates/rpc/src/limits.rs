@@ -26,7 +26,10 @@ pub struct ServerLimits {
     pub frame_time: Duration,
     /// Within this time after it was accepted a connection must be through its TLS handshake.
     pub handshake_time: Duration,
-    /// Most connections in a TLS handshake; one more is closed, and its owner notices at once.
+    /// Most connections in a TLS handshake, or that are told that they speak without TLS. For one more the address that
+    /// has most of them loses its oldest, so that nobody closes the door to others; among addresses with as many one that
+    /// has said nothing is closed, else the new one. All of them notice at once. Addresses of IPv6 count by networks of
+    /// 64 bits.
     pub handshakes: usize,
     /// A connection without calls is closed after this time without a byte.
     pub idle: Duration,

@@ -22,7 +22,7 @@ use crate::budget::Charge;
 use crate::calls::Answer;
 
 /// What TLS keeps at most of what it was given and the kernel did not take.
-const KEPT: usize = 64 << 10;
+pub(crate) const KEPT: usize = 64 << 10;
 
 /// A batch that the kernel took.
 pub(crate) struct Written {

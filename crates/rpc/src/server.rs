@@ -261,13 +261,21 @@ fn admit<S: Service>(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared
 
 /// A connection on a listener with TLS, from handshake to end.
 async fn secure<S: Service>(stream: TcpStream, tls: &ServerTls, mut peer: Peer, shared: Arc<Shared<S>>) {
-    match handshake::open(stream, tls, &peer, &shared).await {
+    let Some(place) = handshake::admit(&peer, &shared) else { return };
+    match handshake::open(stream, tls, &peer, &shared, &place).await {
         Opened::Secure(stream, caller) => {
+            drop(place);
             peer.identity = caller;
             Connection::new(*stream, Arc::new(peer), shared).run().await;
         }
-        Opened::Nameless(stream, why) => Connection::refused(*stream, Arc::new(peer), shared, why).run().await,
-        Opened::Plain(stream, why) => Connection::refused(stream, Arc::new(peer), shared, why).run().await,
+        Opened::Nameless(stream, why) => {
+            drop(place);
+            Connection::refused(*stream, Arc::new(peer), shared, why).run().await;
+        }
+        Opened::Plain(stream, why) => {
+            // One byte must not be the way around the limit on those who say nothing.
+            place.keep(Connection::refused(stream, Arc::new(peer), shared, why).run()).await;
+        }
         Opened::Closed => {}
     }
 }

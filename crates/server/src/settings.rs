@@ -64,7 +64,7 @@ pub(crate) struct Limits {
     pub(crate) frame_time: Duration,
     #[serde(with = "humantime_serde")]
     pub(crate) handshake_time: Duration,
-    /// TLS handshakes at the same time.
+    /// TLS handshakes at the same time; over it the address that has most makes room.
     pub(crate) handshakes: usize,
     #[serde(with = "humantime_serde")]
     pub(crate) idle: Duration,

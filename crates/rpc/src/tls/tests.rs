@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::{ClientConfig, version};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, version};
 use tokio_util::sync::CancellationToken;
 use units::Deadline;
 use wire::{ApplicationErrorKind, Method, Protocol, Request, ResponseError};
@@ -20,6 +20,7 @@ use super::*;
 use crate::connection::Connection;
 use crate::endpoint::{Backend, Location};
 use crate::keeper::Keeper;
+use crate::outbound::KEPT;
 use crate::server::Shared;
 use crate::testing::{ECHO, Note, Notes, Raw, Running, call, serve, text_call};
 use crate::{
@@ -229,6 +230,7 @@ async fn what_tls_keeps_of_an_answer_leaves_when_there_is_room() {
     raw.send(&call(Protocol::Binary, "echo", 1, &Note::of(vec![7; 10_000]))).await;
     notes.until(|happened| happened.answered == 1).await;
     until("the answer to be written", || stats.bytes_out_total.load(Relaxed) >= 10_000).await;
+    until("what TLS keeps to be counted", || stats.bytes_in_flight.load(Relaxed) >= KEPT).await;
     let answer = tokio::time::timeout(Duration::from_secs(30), raw.response()).await.expect("nothing keeps it");
     let note = answer.result::<Note, Note>().expect("it decodes").expect("a result");
     assert_eq!(note.data.len(), 10_000);
@@ -417,27 +419,71 @@ async fn a_handshake_that_does_not_end_is_cut_and_counted() {
     assert_eq!(server.stats.connections_total.load(Relaxed), 0, "none of them was let in");
 }
 
+/// Connections that said nothing, two hundred of them a second, closed the door to everybody.
 #[tokio::test]
-async fn only_so_many_are_in_a_handshake_at_a_time() {
+async fn who_says_nothing_makes_room_for_who_comes_also_behind_one_address() {
     let authority = Authority::new("ours");
-    let limits = ServerLimits { handshakes: 2, ..ServerLimits::default() };
-    let server = serve_by(authority.server("server", &Says::default()), limits).await;
+    let server = serve_by(authority.server("server", &Says::default()), room_for_two()).await;
     let mut first = connect(server.address, &authority.trusts()).await.expect("good certificates");
-    let silent = [Raw::connect(server.address).await, Raw::connect(server.address).await];
-    let mut over = Raw::connect(server.address).await;
-    assert_eq!(over.rest().await, b"");
-    assert_eq!(server.stats.limit_hits(Limit::Handshakes), 1);
-    // Who is through is not concerned.
     first.call("echo", 1, "x").await;
     assert_eq!(first.reply().await.0, 1);
-    drop(silent);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if connect(server.address, &authority.trusts()).await.is_ok() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "their places are not free again");
+    let mut silent = [Raw::connect(server.address).await, Raw::connect(server.address).await];
+    // Who is through takes no place: only the first of these needs one of another.
+    for _ in 0..3 {
+        let mut raw = connect(server.address, &authority.trusts()).await.expect("there is room");
+        raw.call("echo", 1, "x").await;
+        assert_eq!(raw.reply().await.0, 1);
     }
+    assert_eq!(end(&mut silent[0]).await, b"", "the older one made it");
+    assert_eq!(server.stats.limit_hits(Limit::Handshakes), 1);
+    first.call("echo", 2, "x").await;
+    assert_eq!(first.reply().await.0, 2);
+}
+
+/// Says hello, or something without TLS, and no more: who has spoken keeps its place against those behind its address alone.
+#[tokio::test]
+async fn who_does_not_go_on_keeps_nobody_out_at_another_address() {
+    let authority = Authority::new("ours");
+    let connector = authority.trusts().make().expect("good files").connector();
+    let name = "localhost".try_into().expect("a name");
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(Arc::clone(connector.config()), name).expect("good settings");
+    client.write_tls(&mut hello).expect("a vector takes it");
+    for beginning in [&hello[..], b"G"] {
+        let server = serve_by(authority.server("server", &Says::default()), room_for_two()).await;
+        let mut strangers = Vec::new();
+        for n in 1..=2 {
+            let mut raw = connect_from([127, 0, 0, 66], server.address).await;
+            raw.send(beginning).await;
+            // The server has seen it: it answers, or takes it for a connection without TLS.
+            match beginning.len() {
+                1 => until("the connection", || server.stats.connections.load(Relaxed) == n).await,
+                _ => assert_eq!(raw.io.read(&mut [0]).await.expect("a hello"), 1),
+            }
+            strangers.push(raw);
+        }
+        assert_eq!(end(&mut connect_from([127, 0, 0, 66], server.address).await).await, b"");
+        assert_eq!(server.stats.limit_hits(Limit::Handshakes), 1);
+        connect(server.address, &authority.trusts()).await.expect("there is room");
+        assert_eq!(server.stats.limit_hits(Limit::Handshakes), 2);
+        end(&mut strangers[0]).await;
+    }
+}
+
+/// In a handshake, and for longer than any test takes.
+fn room_for_two() -> ServerLimits {
+    let hour = Duration::from_secs(3_600);
+    ServerLimits { handshakes: 2, handshake_time: hour, frame_time: hour, ..ServerLimits::default() }
+}
+
+async fn end(raw: &mut Raw<TcpStream>) -> Vec<u8> {
+    tokio::time::timeout(Duration::from_secs(30), raw.rest()).await.expect("the server closes it")
+}
+
+async fn connect_from(address: [u8; 4], server: SocketAddr) -> Raw<TcpStream> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((address, 0).into()).expect("an address of this host");
+    Raw::over(socket.connect(server).await.expect("the server listens"))
 }
 
 #[tokio::test]
