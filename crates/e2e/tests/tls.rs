@@ -6,28 +6,27 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Parts, Stand, python, repository, wait_until};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 
 /// Long enough for any machine; nothing here takes a second.
 const SOON: Duration = Duration::from_secs(60);
 
-/// An authority and what it has issued, in files.
+/// An authority and what it has issued, in files: all of it by the commands of OPERATIONS.md.
 struct Authority {
     folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    recipe: String,
 }
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "a test's authority");
-        let key = KeyPair::generate().expect("a key");
+        let manual = fs::read_to_string(repository().join("OPERATIONS.md")).expect("the manual");
+        let from = manual.find("openssl ecparam").expect("an authority's key");
+        let until = from + manual[from..].find("\nissue ").expect("what it is used for");
+        let recipe = manual[from..until].to_owned();
+        let (authority, issue) = recipe.split_once("issue()").expect("a function");
         let folder = TempDir::with_prefix("outboard-tls-").expect("a folder");
-        let root = params.self_signed(&key).expect("a certificate");
-        fs::write(folder.path().join("ca.pem"), root.pem()).expect("written");
-        Self { folder, issuer: Issuer::new(params, key) }
+        bash(folder.path(), authority);
+        Self { folder, recipe: format!("issue(){issue}") }
     }
 
     fn file(&self, name: &str) -> String {
@@ -35,22 +34,15 @@ impl Authority {
     }
 
     /// Writes `name.pem` and `name.key`.
-    fn issue(&self, name: &str, names: &[SanType]) {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names.to_vec();
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("written");
-        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
+    fn issue(&self, name: &str, purpose: &str, names: &str) {
+        bash(self.folder.path(), &format!("{}\nissue {name} {purpose} '{names}'", self.recipe));
     }
 }
 
-fn dns(name: &str) -> SanType {
-    SanType::DnsName(name.try_into().expect("ASCII"))
-}
-
-fn uri(name: &str) -> SanType {
-    SanType::URI(name.try_into().expect("ASCII"))
+fn bash(folder: &Path, script: &str) {
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(folder).output();
+    let output = output.expect("bash runs");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn generated(folder: &Path) -> PathBuf {
@@ -67,10 +59,10 @@ fn generated(folder: &Path) -> PathBuf {
 #[test]
 fn server_gateway_probe_and_python_know_each_other_by_certificates() {
     let authority = Authority::new();
-    authority.issue("server", &[dns("localhost"), SanType::IpAddress([127, 0, 0, 1].into())]);
-    authority.issue("gateway", &[uri("spiffe://example.org/gateway")]);
-    authority.issue("operator", &[dns("operator.example.org")]);
-    authority.issue("batch", &[dns("batch.example.org")]);
+    authority.issue("server", "serverAuth", "DNS:localhost,IP:127.0.0.1");
+    authority.issue("gateway", "clientAuth", "URI:spiffe://example.org/gateway");
+    authority.issue("operator", "clientAuth", "DNS:operator.example.org");
+    authority.issue("batch", "clientAuth", "DNS:batch.example.org");
     let parts = Parts {
         server: vec![
             format!("tls.certificate={}", authority.file("server.pem")),
@@ -135,25 +127,29 @@ fn server_gateway_probe_and_python_know_each_other_by_certificates() {
     }
     assert!(!log.contains("anonymous@"), "somebody is not known");
 
-    // Strangers: without a certificate, and without TLS.
-    let bare = Command::new(e2e::target_folder().join("outboard"))
-        .args(["probe", &thrift, "--tls", "--tls-ca", &authority.file("ca.pem"), "--timeout", "20s"])
-        .output()
-        .expect("it runs");
-    let told = String::from_utf8_lossy(&bare.stderr).into_owned();
-    assert!(!bare.status.success() && told.contains("it wants a client certificate"), "{told}");
+    // Strangers: without a certificate, with a server's, and without TLS.
+    let server_s = ["--tls-cert", &authority.file("server.pem"), "--tls-key", &authority.file("server.key")];
+    for (shows, why) in [(&[][..], "it wants a client certificate"), (&server_s, "is for another purpose")] {
+        let stranger = Command::new(e2e::target_folder().join("outboard"))
+            .args(["probe", &thrift, "--tls", "--tls-ca", &authority.file("ca.pem"), "--timeout", "20s"])
+            .args(shows)
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&stranger.stderr).into_owned();
+        assert!(!stranger.status.success() && told.contains(why), "{told}");
+    }
     let plain = Command::new(e2e::target_folder().join("outboard")).args(["probe", &thrift]).output().expect("it runs");
     let told = String::from_utf8_lossy(&plain.stderr).into_owned();
     assert!(!plain.status.success() && told.contains("this port speaks TLS"), "{told}");
     let failures =
         |name: &str| stand.server_metric(&format!("outboard_server_tls_handshake_failures_total{{name=\"{name}\"}}"));
-    assert!(failures("no_certificate") > 0.0 && failures("plain") > 0.0 && failures("refused") > 0.0);
+    assert!(failures("no_certificate") > 0.0 && failures("certificate") > 0.0 && failures("plain") > 0.0 && failures("refused") > 0.0);
 
     // A new certificate is in use without a restart, and a broken one changes nothing.
     let expiry = || stand.server_metric("outboard_server_tls_certificate_expiry_seconds");
     let errors = || stand.server_metric("outboard_server_tls_certificate_errors_total");
     assert!(expiry() > 0.0 && errors() == 0.0);
-    authority.issue("server", &[dns("renewed.example.org")]);
+    authority.issue("server", "serverAuth", "DNS:renewed.example.org");
     wait_until("the new certificate", SOON, || {
         stand.probe(&[&thrift, "--tls-server-name", "renewed.example.org"]).status.success().then_some(())
     });

@@ -57,7 +57,8 @@ fn certificate(error: &CertificateError) -> String {
             format!("its certificate is not valid before {}", time(*not_before))
         }
         CertificateError::InvalidPurposeContext { required, presented } => {
-            format!("its certificate is not for this purpose: {required:?} is needed, it has {presented:?}")
+            let presented: Vec<_> = presented.iter().map(ToString::to_string).collect();
+            format!("its certificate is for {}, not for {required} (extendedKeyUsage)", presented.join(", "))
         }
         CertificateError::BadSignature => "its certificate's signature is wrong".to_owned(),
         other => format!("its certificate cannot be used: {other}"),
@@ -69,9 +70,10 @@ fn refused(alert: AlertDescription) -> String {
         AlertDescription::CertificateRequired => "it wants a client certificate".to_owned(),
         AlertDescription::UnknownCA => "it does not trust the issuer of this side's certificate".to_owned(),
         AlertDescription::CertificateExpired => "it says that this side's certificate has expired".to_owned(),
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateUnknown => {
+        AlertDescription::UnsupportedCertificate => {
+            "it says that this side's certificate is for another purpose (extendedKeyUsage)".to_owned()
+        }
+        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
             format!("it does not accept this side's certificate ({alert:?})")
         }
         AlertDescription::ProtocolVersion => "it speaks no version of TLS that is spoken here".to_owned(),

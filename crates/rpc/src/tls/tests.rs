@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -29,7 +31,10 @@ use crate::{
 };
 use followed::Source as _;
 
-/// Issues certificates into files of a folder.
+const SERVER: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ServerAuth];
+const CLIENT: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ClientAuth];
+
+/// Issues certificates into files of a folder, for one purpose each, as OPERATIONS.md does.
 struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -70,8 +75,9 @@ impl Authority {
     }
 
     /// The files of a new certificate and its key; those of the same `name` are replaced.
-    fn issue(&self, name: &str, says: &Says) -> (PathBuf, PathBuf) {
+    fn issue(&self, name: &str, purpose: &[ExtendedKeyUsagePurpose], says: &Says) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::default();
+        params.extended_key_usages = purpose.to_vec();
         params.distinguished_name = rcgen::DistinguishedName::new();
         if !says.common.is_empty() {
             params.distinguished_name.push(DnType::CommonName, says.common);
@@ -89,7 +95,7 @@ impl Authority {
     }
 
     fn server(&self, name: &str, says: &Says) -> ServerTlsSettings {
-        let (certificate, key) = self.issue(name, says);
+        let (certificate, key) = self.issue(name, SERVER, says);
         ServerTlsSettings { certificate, key, client_ca: None, min_version: TlsVersion::Tls12 }
     }
 
@@ -98,7 +104,7 @@ impl Authority {
     }
 
     fn shows(&self, name: &str, says: &Says) -> ClientTlsSettings {
-        ClientTlsSettings { certificate: Some(self.issue(name, says)), ..self.trusts() }
+        ClientTlsSettings { certificate: Some(self.issue(name, CLIENT, says)), ..self.trusts() }
     }
 }
 
@@ -284,11 +290,14 @@ async fn who_has_no_good_certificate_is_told_why_and_counted() {
     let stranger = ClientTlsSettings { ca: Some(ours.ca()), ..theirs.shows("client", &Says::default()) };
     let old = ours.shows("old", &Says { last_year: 2001, ..Says::default() });
     let nobody = ours.shows("nobody", &Says { dns: &[], ..Says::default() });
+    let by = |certificate| ClientTlsSettings { certificate: Some(certificate), ..ours.trusts() };
+    let server_s = by(ours.issue("gpu-1", SERVER, &Says::default()));
     for (client, why, told) in [
         (ours.trusts(), HandshakeFailure::NoCertificate, "it wants a client certificate"),
         (stranger, HandshakeFailure::Certificate, "it does not trust the issuer of this side's certificate"),
         (old, HandshakeFailure::Certificate, "it says that this side's certificate has expired"),
         (nobody, HandshakeFailure::Certificate, "the client certificate names nobody"),
+        (server_s, HandshakeFailure::Certificate, "it says that this side's certificate is for another purpose (extendedKeyUsage)"),
     ] {
         let before = server.stats.handshakes_failed(why);
         let asks = pinging(server.address, Some(client.clone()));
@@ -299,8 +308,11 @@ async fn who_has_no_good_certificate_is_told_why_and_counted() {
         assert!(server.stats.handshakes_failed(why) > before, "{told}");
     }
     assert_eq!(server.notes.happened().started, 0, "no call of theirs was made");
-    let good = channel(server.address, ours.shows("good", &Says::default()));
-    good.call(&ECHO, &mut Note::of("x"), options()).await.expect("an answer").expect("a result");
+    // One that does not say what it is for is for everything.
+    for good in [CLIENT, &[]] {
+        let good = channel(server.address, by(ours.issue("good", good, &Says::default())));
+        good.call(&ECHO, &mut Note::of("x"), options()).await.expect("an answer").expect("a result");
+    }
 }
 
 #[tokio::test]
@@ -308,6 +320,8 @@ async fn a_server_that_cannot_be_trusted_is_not_called_and_the_reason_is_exact()
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let other = Says { dns: &["gpu-1.internal", "gpu-2.internal"], ..Says::default() };
     let old = Says { last_year: 2001, ..Says::default() };
+    let (certificate, key) = ours.issue("gateway", CLIENT, &Says::default());
+    let client_s = ServerTlsSettings { certificate, key, ..ours.server("server", &Says::default()) };
     for (settings, told) in [
         (theirs.server("server", &Says::default()), "its certificate is of an issuer that is not trusted here"),
         (
@@ -315,6 +329,7 @@ async fn a_server_that_cannot_be_trusted_is_not_called_and_the_reason_is_exact()
             "its certificate is for DnsName(\"gpu-1.internal\"), DnsName(\"gpu-2.internal\"), not for localhost",
         ),
         (ours.server("old", &old), "its certificate has expired at 2001-01-01T00:00:00Z"),
+        (client_s, "its certificate is for client authentication, not for server authentication (extendedKeyUsage)"),
     ] {
         let server = serve_by(settings, ServerLimits::default()).await;
         let refused = refusal(server.address, ours.trusts()).await;
@@ -517,7 +532,7 @@ async fn changed_files_are_for_new_connections_and_broken_ones_for_none() {
     let mut old = connect(server.address, &by("first")).await.expect("the first certificate");
     old.call("hold", 1, "x").await;
 
-    authority.issue("server", &second);
+    authority.issue("server", SERVER, &second);
     until("the second certificate", || expires(&server) == seconds(2102)).await;
     server.notes.open("x");
     assert_eq!(old.reply().await, (1, "x".to_owned()), "the old connection goes on");
@@ -529,7 +544,7 @@ async fn changed_files_are_for_new_connections_and_broken_ones_for_none() {
 
     // The key of another certificate, then no key at all.
     let unusable = |server: &Running| server.stats.certificates_unusable.load(Relaxed);
-    let (_, key) = authority.issue("another", &first);
+    let (_, key) = authority.issue("another", SERVER, &first);
     for (times, bytes) in [(1, fs::read(key).expect("a key")), (2, b"nonsense".to_vec())] {
         fs::write(authority.file("server.key"), bytes).expect("written");
         until("the notice", || unusable(&server) == times).await;
@@ -537,7 +552,7 @@ async fn changed_files_are_for_new_connections_and_broken_ones_for_none() {
     }
     assert_eq!(expires(&server), seconds(2102));
     // And whole again.
-    authority.issue("server", &first);
+    authority.issue("server", SERVER, &first);
     until("the first certificate again", || expires(&server) == seconds(2101)).await;
     connect(server.address, &by("first")).await.expect("the first certificate");
 }
@@ -561,7 +576,7 @@ async fn a_client_shows_what_its_files_hold_when_it_connects() {
         raw.reply().await.1
     };
     assert_eq!(ask().await, "before");
-    authority.issue("client", &Says { dns: &["after"], last_year: 2103, ..Says::default() });
+    authority.issue("client", CLIENT, &Says { dns: &["after"], last_year: 2103, ..Says::default() });
     let expires = SystemTime::from(date_time_ymd(2103, 1, 1));
     // The two files may be seen one by one.
     while !matches!(told.recv().await, Some(TlsChange::Used { expires: Some(at) }) if at == expires) {}
@@ -596,7 +611,7 @@ async fn an_old_version_is_refused_where_it_is_not_allowed() {
 fn what_cannot_be_used_is_named_with_the_reason() {
     let authority = Authority::new("ours");
     let good = authority.server("server", &Says::default());
-    let (_, other_key) = authority.issue("other", &Says::default());
+    let (_, other_key) = authority.issue("other", SERVER, &Says::default());
     let file = |name: &str, text: &str| {
         fs::write(authority.file(name), text).expect("written");
         authority.file(name)
