@@ -29,17 +29,20 @@ pub(crate) fn run(command: &History) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new(NO, error.to_string()))?;
     runtime.block_on(async {
         match command {
-            History::Migrate { store } => migrate(&open(store)?).await,
-            History::List { limit, json, which } => list(&open(&which.store)?, which, *limit, *json).await,
+            History::Migrate { store } => migrate(&open(store, Stores::open)?).await,
+            History::List { limit, json, which } => {
+                list(&open(&which.store, Stores::open_existing)?, which, *limit, *json).await
+            }
             History::Export { format, output, pictures, which } => {
-                let stores = open(&which.store)?;
+                let stores = open(&which.store, Stores::open_existing)?;
                 export(&stores, which, *format, output.as_deref(), pictures.as_deref()).await
             }
         }
     })
 }
 
-fn open(store: &Store) -> Result<Stores, Failure> {
+/// The stores that are named, by one of the two ways to open them.
+fn open(store: &Store, open: fn(&Settings) -> Result<Stores, String>) -> Result<Stores, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::new(USAGE, error.to_string());
     let below = |(key, value): (String, String)| (format!("history.{key}"), value);
     let flags = command_line(&[], &store.set).map_err(|error| wrong(&error))?;
@@ -51,7 +54,7 @@ fn open(store: &Store) -> Result<Stores, Failure> {
     };
     let part: Part = read_table(&sources, "history").map_err(|error| wrong(&error))?;
     part.history.check().map_err(|error| wrong(&error))?;
-    Stores::open(&part.history).map_err(|reason| Failure::new(NO, reason))
+    open(&part.history).map_err(|reason| Failure::new(NO, reason))
 }
 
 fn failed(error: StoreError) -> Failure {

@@ -32,7 +32,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::shelf::Shelf;
-use crate::day::Day;
+use crate::day::{Day, millis_now};
 use crate::record::{Correction, Record, RecordId};
 use crate::settings::Cassandra as Settings;
 use crate::store::{Answer, Filter, LARGEST_PAGE, Migration, Page, Records, StoreError, Usage};
@@ -166,7 +166,7 @@ impl Cassandra {
             return Some(0);
         }
         let end = id.day().end_id().millis() / 1_000 + u64::from(self.0.keep_days) * 24 * 60 * 60;
-        let left = end as i64 - (RecordId::generate().millis() / 1_000) as i64;
+        let left = end as i64 - (millis_now() / 1_000) as i64;
         (left > 0).then(|| left.min(LONGEST_TTL) as i32)
     }
 
@@ -299,7 +299,7 @@ fn place(id: RecordId) -> (i32, i8, i64) {
 
 /// A timestamp after the record's own, whatever the clocks of two hosts say.
 fn later(id: RecordId) -> i64 {
-    let now = RecordId::generate().millis() as i64 * 1_000;
+    let now = millis_now() as i64 * 1_000;
     now.max(id.millis() as i64 * 1_000 + 1)
 }
 

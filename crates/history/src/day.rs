@@ -1,11 +1,21 @@
 //! Days, by UTC.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::record::RecordId;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// The clock.
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn millis_now() -> u64 {
+    now().as_millis() as u64
+}
 
 /// A day by UTC, counted from 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +28,7 @@ impl Day {
     /// Today.
     #[must_use]
     pub fn today() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::of_millis(since.as_millis() as u64)
+        Self::of_millis(millis_now())
     }
 
     pub(crate) fn of_millis(millis: u64) -> Self {
@@ -58,6 +67,11 @@ impl Day {
     #[must_use]
     pub fn end_id(self) -> RecordId {
         RecordId::first_of((u64::from(self.0) + 1) * DAY_MS)
+    }
+
+    /// So many days later.
+    pub(crate) fn ahead(self, days: u32) -> Self {
+        Self(self.0.saturating_add(days).min(Self::LAST))
     }
 
     /// So many days before.

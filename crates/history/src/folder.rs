@@ -23,7 +23,13 @@ impl Folder {
     /// When it cannot be made.
     pub fn open(folder: &Path) -> std::result::Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-        Ok(Self(folder.to_owned()))
+        Ok(Self::at(folder))
+    }
+
+    /// This folder as it is; one that is not there has no pictures.
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
     }
 
     fn on_thread<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Answer<'_, T> {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{ContextV7, Timestamp, Uuid};
 
-use crate::day::Day;
+use crate::day::{self, Day};
 
 /// Names a record: a UUIDv7, from which its moment, its day and its shard follow. So nobody has to look a record up to find
 /// where it lies, and storing it again is the same as storing it once.
@@ -29,10 +30,11 @@ impl From<RecordId> for String {
 }
 
 impl RecordId {
-    /// A new one, of now.
+    /// A new one, of now, and after those before it.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        static MOMENTS: Mutex<Moments> = Mutex::new(Moments::new());
+        MOMENTS.lock().next(day::now())
     }
 
     /// A new one of another moment; milliseconds since 1970.
@@ -93,6 +95,29 @@ impl RecordId {
     /// One of `shards`, by random bits.
     pub(crate) fn shard(self, shards: u8) -> u8 {
         self.0.as_bytes()[15] % shards
+    }
+}
+
+/// Makes ids that follow each other, also within a millisecond and where the clock is set back a little.
+struct Moments {
+    context: ContextV7,
+    newest: Duration,
+}
+
+impl Moments {
+    /// A clock that goes back by more has been wrong before: the ids follow it, or all of them would stay in that future.
+    const BACK: Duration = Duration::from_secs(2);
+
+    const fn new() -> Self {
+        Self { context: ContextV7::new(), newest: Duration::ZERO }
+    }
+
+    fn next(&mut self, now: Duration) -> RecordId {
+        if now + Self::BACK < self.newest {
+            *self = Self::new();
+        }
+        self.newest = self.newest.max(now);
+        RecordId(Uuid::new_v7(Timestamp::from_unix(&self.context, now.as_secs(), now.subsec_nanos())))
     }
 }
 
@@ -241,6 +266,25 @@ mod tests {
         assert_eq!(RecordId::from_slice(now.bytes()), Some(now));
         let other = RecordId::of(early.millis());
         assert!(early < other && other < late && other != RecordId::of(early.millis()));
+    }
+
+    #[test]
+    fn ids_follow_each_other_and_a_clock_that_was_wrong() {
+        let mut moments = Moments::new();
+        let at = Duration::from_secs(1_700_000_000);
+        let (millisecond, year) = (Duration::from_millis(1), Duration::from_secs(365 * 24 * 60 * 60));
+        let first = moments.next(at);
+        assert_eq!(first.time(), UNIX_EPOCH + at);
+        // In the same moment, and where the clock is set right by a little.
+        let mut before = first;
+        for now in [at, at, at - millisecond, at - Moments::BACK, at] {
+            let next = moments.next(now);
+            assert!(next > before && next.time() < UNIX_EPOCH + at + millisecond, "{before} {next}");
+            before = next;
+        }
+        assert_eq!(moments.next(at + year).time(), UNIX_EPOCH + at + year);
+        assert_eq!(moments.next(at + millisecond).time(), UNIX_EPOCH + at + millisecond, "it was wrong");
+        assert_eq!(RecordId::generate().uuid().get_version_num(), 7);
     }
 
     #[test]

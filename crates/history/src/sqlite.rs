@@ -6,15 +6,20 @@
 //! Not here: pictures (`folder`).
 
 mod schema;
+#[cfg(test)]
+mod tests;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use tracing::warn;
 
-use crate::day::Day;
+use crate::day::{Day, millis_now};
 use crate::record::{Correction, Record, RecordId};
 use crate::store::{Answer, Filter, LARGEST_PAGE, Migration, Page, Records, StoreError, Usage};
 
@@ -33,11 +38,20 @@ pub struct Sqlite(Arc<Shared>);
 
 struct Shared {
     file: PathBuf,
-    writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Opened>,
+    readers: Mutex<Vec<Opened>>,
     /// What opening did; told once.
     opened: Mutex<Option<Migration>>,
 }
+
+/// A connection, and to which file: the path may be another one's by now, and what is written to a file without a name is lost.
+struct Opened {
+    connection: Connection,
+    inode: Inode,
+}
+
+/// Device and number.
+type Inode = (u64, u64);
 
 impl Sqlite {
     /// Opens the file, or makes it, with its tables.
@@ -45,14 +59,30 @@ impl Sqlite {
     /// # Errors
     /// When it cannot be opened, or was made by a newer program.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let mut writer = connect(file)?;
-        let opened = schema::migrate(&mut writer)?;
-        Ok(Self(Arc::new(Shared {
+        // So that it is made; others that make it at the same moment are waited for.
+        drop(connect(file, OpenFlags::SQLITE_OPEN_CREATE)?);
+        let mut writer = Opened::new(file)?;
+        let opened = schema::migrate(&mut writer.connection)?;
+        Ok(Self::with(file, writer, opened))
+    }
+
+    /// Opens the file as it is.
+    ///
+    /// # Errors
+    /// When there is none, or its tables are not those of this program.
+    pub fn open_existing(file: &Path) -> Result<Self, StoreError> {
+        let writer = Opened::new(file)?;
+        schema::check(&writer.connection)?;
+        Ok(Self::with(file, writer, schema::NOTHING_DONE))
+    }
+
+    fn with(file: &Path, writer: Opened, opened: Migration) -> Self {
+        Self(Arc::new(Shared {
             file: file.to_owned(),
             writer: Mutex::new(writer),
             readers: Mutex::new(Vec::new()),
             opened: Mutex::new(Some(opened)),
-        })))
+        }))
     }
 
     /// Runs on a thread that may wait.
@@ -72,12 +102,13 @@ impl Sqlite {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<'_, T> {
         self.on_thread(|shared| {
-            let kept = shared.readers.lock().pop();
-            let connection = kept.map_or_else(|| connect(&shared.file), Ok)?;
-            let done = work(&connection).map_err(failed);
+            let inode = inode(&shared.file)?;
+            let kept = shared.readers.lock().pop().filter(|kept| kept.inode == inode);
+            let reader = kept.map_or_else(|| Opened::new(&shared.file), Ok)?;
+            let done = work(&reader.connection).map_err(failed);
             let mut readers = shared.readers.lock();
             if readers.len() < READERS {
-                readers.push(connection);
+                readers.push(reader);
             }
             done
         })
@@ -89,8 +120,17 @@ impl Sqlite {
     ) -> Answer<'_, T> {
         self.on_thread(|shared| {
             let mut writer = shared.writer.lock();
+            if inode(&shared.file)? != writer.inode {
+                warn!(file = %shared.file.display(), "the history's file was replaced: it is opened anew");
+                let mut new = Opened::new(&shared.file)?;
+                schema::migrate(&mut new.connection)?;
+                *writer = new;
+            }
+            let connection = &mut writer.connection;
             // Immediate: a transaction that first reads and then finds the file locked could not wait for it.
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            // A newer program may have changed them meanwhile.
+            schema::check(&transaction)?;
             let done = work(&transaction).map_err(failed)?;
             transaction.commit().map_err(failed)?;
             Ok(done)
@@ -98,9 +138,25 @@ impl Sqlite {
     }
 }
 
-fn connect(file: &Path) -> Result<Connection, StoreError> {
+impl Opened {
+    /// Only what is there: a file that was taken away comes back, and one that is made in its place would be in the way.
+    fn new(file: &Path) -> Result<Self, StoreError> {
+        // Before it is opened: where it is replaced in between, the next look opens it once more.
+        let inode = inode(file)?;
+        Ok(Self { connection: connect(file, OpenFlags::empty())?, inode })
+    }
+}
+
+fn inode(file: &Path) -> Result<Inode, StoreError> {
+    let told = fs::metadata(file)
+        .map_err(|error| StoreError::Away { store: "database", reason: format!("{}: {error}", file.display()) })?;
+    Ok((told.dev(), told.ino()))
+}
+
+fn connect(file: &Path, more: OpenFlags) -> Result<Connection, StoreError> {
     let open = || {
-        let connection = Connection::open(file)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+        let connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(BUSY)?;
         write_ahead(&connection)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -124,11 +180,14 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
+/// What may pass, and what nobody mends by asking again. Damage and missing rights are a person's to mend, and then it goes on.
 fn failed(error: rusqlite::Error) -> StoreError {
+    use ErrorCode as Code;
     let passing = matches!(
         error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull | ErrorCode::CannotOpen)
-            | Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory)
+        Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::DiskFull | Code::CannotOpen | Code::SystemIoFailure)
+            | Some(Code::OutOfMemory | Code::ReadOnly | Code::PermissionDenied | Code::AuthorizationForStatementDenied)
+            | Some(Code::DatabaseCorrupt | Code::NotADatabase | Code::FileLockingProtocolFailed | Code::SchemaChanged)
     );
     let reason = error.to_string();
     if passing {
@@ -153,10 +212,6 @@ fn weight(record: &Record, body: &str) -> i64 {
     i64::try_from(record.kept_bytes + body.len() as u64).unwrap_or(i64::MAX)
 }
 
-fn millis_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
 /// Deletes records and counts them off. `remember`: storing them again must not bring them back.
 fn take_away(transaction: &Transaction<'_>, ids: &[RecordId], remember: bool) -> rusqlite::Result<()> {
     let mut take = transaction.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING bytes")?;
@@ -173,6 +228,10 @@ fn take_away(transaction: &Transaction<'_>, ids: &[RecordId], remember: bool) ->
         }
     }
     transaction.execute("UPDATE totals SET records = records - ?1, bytes = bytes - ?2", [records, bytes])?;
+    // Some more than come, so that they become fewer, and not all at once.
+    let forgotten = now.saturating_sub(REMEMBERED.as_millis() as u64);
+    let forget = "DELETE FROM deleted WHERE id IN (SELECT id FROM deleted WHERE at_ms < ?1 LIMIT ?2)";
+    transaction.prepare_cached(forget)?.execute([forgotten as i64, STEP as i64])?;
     Ok(())
 }
 
@@ -187,7 +246,7 @@ fn ids_of(rows: &mut rusqlite::Rows<'_>) -> rusqlite::Result<Vec<RecordId>> {
 impl Records for Sqlite {
     fn migrate(&self) -> Answer<'_, Migration> {
         self.on_thread(|shared| {
-            let done = schema::migrate(&mut shared.writer.lock())?;
+            let done = schema::migrate(&mut shared.writer.lock().connection)?;
             Ok(shared.opened.lock().take().unwrap_or(done))
         })
     }
@@ -302,8 +361,6 @@ impl Records for Sqlite {
                 ids_of(&mut old.query(params![begin, STEP as i64])?)?
             };
             take_away(transaction, &ids, false)?;
-            let forgotten = millis_now().saturating_sub(REMEMBERED.as_millis() as u64);
-            transaction.execute("DELETE FROM deleted WHERE at_ms < ?1", [forgotten as i64])?;
             Ok(ids.len() == STEP)
         })
     }
@@ -318,9 +375,6 @@ impl Records for Sqlite {
     }
 
     fn check(&self) -> Answer<'_, ()> {
-        self.on_thread(|shared| {
-            let connection = connect(&shared.file)?;
-            schema::check(&connection)
-        })
+        self.on_thread(|shared| schema::check(&Opened::new(&shared.file)?.connection))
     }
 }

@@ -1,5 +1,7 @@
 //! The stores that the settings name.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,28 +24,57 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Opens them. A database over the network is not waited for: it may come later.
+    /// Opens them, and makes what lies on this host where it is missing. A database over the network is not waited for: it may come
+    /// later.
     ///
     /// # Errors
     /// A sentence that names the setting.
     pub fn open(settings: &Settings) -> Result<Self, String> {
         let place = settings.place().map_err(|error| error.to_string())?;
+        let sqlite = || {
+            make(&place)?;
+            check_place(&place)?;
+            let file = place.join("history.sqlite3");
+            Sqlite::open(&file).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        let folder = || {
+            make(&place)?;
+            let folder = place.join("pictures");
+            Folder::open(&folder).map_err(|error| format!("{}: {error}", folder.display()))
+        };
+        Self::of(settings, sqlite, folder)
+    }
+
+    /// Opens them as they are, to look at: makes and changes nothing.
+    ///
+    /// # Errors
+    /// Also where there is no history yet.
+    pub fn open_existing(settings: &Settings) -> Result<Self, String> {
+        let place = settings.place().map_err(|error| error.to_string())?;
+        let sqlite = || {
+            let file = place.join("history.sqlite3");
+            if !file.exists() {
+                return Err(format!("there is no history in {} (`history.folder`)", place.display()));
+            }
+            check_place(&place)?;
+            Sqlite::open_existing(&file).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        Self::of(settings, sqlite, || Ok(Folder::at(&place.join("pictures"))))
+    }
+
+    fn of(
+        settings: &Settings,
+        sqlite: impl FnOnce() -> Result<Sqlite, String>,
+        folder: impl FnOnce() -> Result<Folder, String>,
+    ) -> Result<Self, String> {
         let records: Arc<dyn Records> = match settings.store {
             StoreKind::None => return Err("settings: `history.store` is \"none\": there is no history".to_owned()),
-            StoreKind::Sqlite => {
-                make(&place)?;
-                check_place(&place)?;
-                let file = place.join("history.sqlite3");
-                Arc::new(Sqlite::open(&file).map_err(|error| format!("{}: {error}", file.display()))?)
-            }
+            StoreKind::Sqlite => Arc::new(sqlite()?),
             StoreKind::Cassandra => Arc::new(Cassandra::new(&settings.cassandra, settings.days, settings.timeout)),
         };
         let pictures: Option<Arc<dyn Pictures>> = match settings.pictures {
             PicturesKind::None => None,
-            PicturesKind::Folder => {
-                let folder = place.join("pictures");
-                Some(Arc::new(Folder::open(&folder).map_err(|error| format!("{}: {error}", folder.display()))?))
-            }
+            PicturesKind::Folder => Some(Arc::new(folder()?)),
             PicturesKind::S3 => Some(Arc::new(S3::open(&settings.s3, settings.timeout)?)),
         };
         Ok(Self { records, pictures })
@@ -61,9 +92,9 @@ impl Stores {
     }
 }
 
-/// Makes the folder of the history.
+/// Makes the folder of the history, for its owner alone: it holds other people's pictures. One that is there stays as it is.
 pub(crate) fn make(place: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(place).map_err(|error| {
+    DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(|error| {
         format!("the history's folder {} (`history.folder`) cannot be made: {error}; `history.store = \"none\"` keeps nothing", place.display())
     })
 }
@@ -96,5 +127,42 @@ fn check_place(place: &Path) -> Result<(), String> {
              `history.store = \"cassandra\"`",
             place.display()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(folder: &Path) -> u32 {
+        fs::metadata(folder).expect("there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_folder_is_its_owners_alone_unless_somebody_made_it_otherwise() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = |name: &str| Settings { folder: folder.path().join(name), ..Settings::default() };
+        Stores::open(&settings("a/history")).expect("opens");
+        assert_eq!(mode(&folder.path().join("a/history")), 0o700);
+        let other = folder.path().join("other");
+        fs::create_dir(&other)
+            .and_then(|()| fs::set_permissions(&other, fs::Permissions::from_mode(0o750)))
+            .expect("made");
+        Stores::open(&settings("other")).expect("opens");
+        assert_eq!(mode(&other), 0o750);
+    }
+
+    #[test]
+    fn who_only_looks_makes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = Settings { folder: folder.path().join("history"), ..Settings::default() };
+        let refused = Stores::open_existing(&settings).err().expect("there is nothing");
+        assert!(refused.starts_with("there is no history in ") && refused.contains("`history.folder`"), "{refused}");
+        assert!(!settings.folder.exists());
+        Stores::open(&settings).expect("opens");
+        Stores::open_existing(&settings).expect("it is there");
     }
 }

@@ -6,6 +6,7 @@ mod call;
 mod chat;
 mod check;
 mod fake;
+mod history;
 mod keys;
 mod own_key;
 mod probe;

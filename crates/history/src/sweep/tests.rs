@@ -58,13 +58,28 @@ async fn whole_days_go_with_their_pictures() {
     for id in &days {
         put(&stores, *id, 10).await;
     }
-    once(&stores, &Counts::new(), Retention { days: 2, bytes: 0 }).await.expect("swept");
+    once(&stores, &Counts::new(), Retention { days: 2, bytes: 0 }, Day::today()).await.expect("swept");
     assert_eq!(left(&stores).await, days[..3]);
     let pictures = stores.pictures.as_ref().expect("there");
     assert_eq!(pictures.get(days[3], Kind::Picture).await, Ok(None));
     assert!(pictures.get(days[2], Kind::Picture).await.expect("asked").is_some());
-    once(&stores, &Counts::new(), Retention { days: 0, bytes: 0 }).await.expect("swept");
+    once(&stores, &Counts::new(), Retention { days: 0, bytes: 0 }, Day::today()).await.expect("swept");
     assert_eq!(left(&stores).await.len(), 3, "without limits all stays");
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_is_not_believed_at_once() {
+    let (begin, first) = (Instant::now(), Day::today());
+    let hours = |hours: u64| begin + Duration::from_secs(hours * 60 * 60);
+    let mut calendar = Calendar::new(first, begin);
+    assert_eq!(calendar.today(first.ahead(1), hours(1)), first.ahead(1), "over midnight");
+    assert_eq!(calendar.today(first.ahead(400), hours(2)), first.ahead(2));
+    assert_eq!(calendar.today(first.ahead(400), hours(20)), first.ahead(2));
+    assert_eq!(calendar.today(first.ahead(1), hours(21)), first.ahead(1), "it was a mistake");
+    assert_eq!(calendar.today(first.ahead(400), hours(22)), first.ahead(2), "doubted anew");
+    assert_eq!(calendar.today(first.ahead(400), hours(47)), first.ahead(400), "it stays with it");
+    assert_eq!(calendar.today(first, hours(48)), first, "back is harmless");
+    assert_eq!(calendar.today(first.ahead(11), hours(48 + 24 * 10)), first.ahead(11), "after a long pause");
 }
 
 #[tokio::test]
@@ -76,7 +91,7 @@ async fn the_oldest_go_until_there_is_room_and_no_more() {
     for id in &made {
         put(&stores, *id, 100_000).await;
     }
-    once(&stores, &Counts::new(), Retention { days: 0, bytes: 450_000 }).await.expect("swept");
+    once(&stores, &Counts::new(), Retention { days: 0, bytes: 450_000 }, Day::today()).await.expect("swept");
     let newest_first: Vec<RecordId> = made[6..].iter().rev().copied().collect();
     assert_eq!(left(&stores).await, newest_first);
     let pictures = stores.pictures.as_ref().expect("there");
@@ -113,12 +128,12 @@ async fn in_cassandra_the_oldest_go_until_there_is_room_and_no_more() {
     // Room for a hundred of them.
     let room = before.bytes / 450 * 100;
     let counts = Counts::new();
-    once(&stores, &counts, Retention { days: 0, bytes: room }).await.expect("swept");
+    once(&stores, &counts, Retention { days: 0, bytes: room }, Day::today()).await.expect("swept");
     let newest_first: Vec<RecordId> = made[350..].iter().rev().copied().collect();
     assert_eq!(left(&stores).await, newest_first);
     let after = stores.records.usage().await.expect("counted");
     assert!(after.bytes <= room && after.records == 100, "{after:?}");
     assert_eq!((counts.kept_records.get(), counts.kept_bytes.get()), (100, after.bytes as i64));
-    once(&stores, &counts, Retention { days: 0, bytes: room }).await.expect("swept");
+    once(&stores, &counts, Retention { days: 0, bytes: room }, Day::today()).await.expect("swept");
     assert_eq!(stores.records.usage().await, Ok(after), "there is room now");
 }
