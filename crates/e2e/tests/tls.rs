@@ -143,7 +143,12 @@ fn server_gateway_probe_and_python_know_each_other_by_certificates() {
     assert!(!plain.status.success() && told.contains("this port speaks TLS"), "{told}");
     let failures =
         |name: &str| stand.server_metric(&format!("outboard_server_tls_handshake_failures_total{{name=\"{name}\"}}"));
-    assert!(failures("no_certificate") > 0.0 && failures("certificate") > 0.0 && failures("plain") > 0.0 && failures("refused") > 0.0);
+    assert!(
+        failures("no_certificate") > 0.0
+            && failures("certificate") > 0.0
+            && failures("plain") > 0.0
+            && failures("refused") > 0.0
+    );
 
     // A new certificate is in use without a restart, and a broken one changes nothing.
     let expiry = || stand.server_metric("outboard_server_tls_certificate_expiry_seconds");

@@ -10,13 +10,15 @@ mod strangers;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use wire::{ApplicationErrorKind, Protocol, ResponseError};
 
+use super::reading::{BATCH, OUT_ENOUGH};
+use super::timing::LET_GO;
 use super::*;
 use crate::testing::{Note, Notes, Raw, call, text_call};
-use crate::{Drain, DrainHandle, ServerLimits, ServerStats};
+use crate::{Drain, DrainHandle, Limit, ServerLimits, ServerStats};
 
 /// What the pipe takes before its writer has to wait.
 const PIPE: usize = 64 << 10;

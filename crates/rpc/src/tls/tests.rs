@@ -297,7 +297,11 @@ async fn who_has_no_good_certificate_is_told_why_and_counted() {
         (stranger, HandshakeFailure::Certificate, "it does not trust the issuer of this side's certificate"),
         (old, HandshakeFailure::Certificate, "it says that this side's certificate has expired"),
         (nobody, HandshakeFailure::Certificate, "the client certificate names nobody"),
-        (server_s, HandshakeFailure::Certificate, "it says that this side's certificate is for another purpose (extendedKeyUsage)"),
+        (
+            server_s,
+            HandshakeFailure::Certificate,
+            "it says that this side's certificate is for another purpose (extendedKeyUsage)",
+        ),
     ] {
         let before = server.stats.handshakes_failed(why);
         let asks = pinging(server.address, Some(client.clone()));
