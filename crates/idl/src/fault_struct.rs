@@ -50,6 +50,10 @@ impl wire::Exception for Fault {
     fn not_here(&self) -> bool {
         self.code == Some(FaultCode::UNAVAILABLE)
     }
+
+    fn failed(&self) -> bool {
+        self.code == Some(FaultCode::INTERNAL)
+    }
 }
 
 impl From<Fault> for Failure {
@@ -104,6 +108,14 @@ mod tests {
         assert!(thrown(Failure::unavailable("the server is draining")).not_here());
         assert!(thrown(Failure::unavailable("model a is loading").with_param("model")).not_here());
         assert!(!thrown(Failure::overloaded("full")).not_here());
+    }
+
+    #[test]
+    fn who_failed_at_what_was_right_is_told_from_who_said_no() {
+        use wire::Exception as _;
+        let failed = |failure| Fault::thrown(failure, &id()).failed();
+        assert!(failed(Failure::internal("the device is lost")));
+        assert!(!failed(Failure::overloaded("full")) && !failed(Failure::unavailable("the server is draining")));
     }
 
     #[test]

@@ -25,7 +25,8 @@ use wire::{
 use crate::endpoint::{Backend, Offer};
 use crate::link::{Denied, Link};
 use crate::load::{Outcome, Standing};
-use crate::members::{self, Known, Members};
+use crate::members::{Known, Members};
+use crate::resolver;
 use crate::retry::RetryBudget;
 use crate::{
     ChannelError, ChannelStats, ClientTls, Ejection, Endpoint, EndpointId, EndpointState, Lookup, ObserveChannel, Ping,
@@ -64,6 +65,8 @@ pub struct ChannelConfig {
     pub ejection: Ejection,
     /// So often names are resolved again.
     pub resolve: Duration,
+    /// A server to which its name resolves no more loses a connection on which nothing was in flight for so long.
+    pub linger: Duration,
     /// How; the system's way by default.
     pub lookup: Lookup,
     /// Hears of failures.
@@ -84,7 +87,9 @@ impl Default for ChannelConfig {
             ping: None,
             ejection: Ejection::default(),
             resolve: Duration::from_secs(5),
-            lookup: members::system(),
+            // Longer than a server waits for the next call of a stream before it takes its reader for gone.
+            linger: Duration::from_secs(20),
+            lookup: resolver::system(),
             observe: Arc::new(ChannelStats::default()),
         }
     }
@@ -109,6 +114,7 @@ impl fmt::Debug for ChannelConfig {
             .field("ping", &self.ping)
             .field("ejection", &self.ejection)
             .field("resolve", &self.resolve)
+            .field("linger", &self.linger)
             .finish_non_exhaustive()
     }
 }
@@ -268,8 +274,9 @@ impl Channel {
         let avoid = match &answer {
             // One that does not serve it says so again, however the others stand.
             Ok(Err(exception)) if exception.not_here() => Avoid::Always(backend.id),
-            Err(ChannelError::NotSent { .. } | ChannelError::Full { .. }) => Avoid::IfPossible(backend.id),
+            Err(ChannelError::NotSent { .. }) => Avoid::IfPossible(backend.id),
             Err(ChannelError::Lost { .. }) if method.idempotent => Avoid::IfPossible(backend.id),
+            // Of those who were full no other one had a place.
             Ok(_) | Err(_) => return answer,
         };
         // A place first: what cannot be sent again, as to the one server that knew it, takes nothing from the budget.
@@ -381,6 +388,7 @@ impl Inner {
                 observe(match &exception {
                     exception if exception.turned_away() => Outcome::TurnedAway,
                     exception if exception.not_here() => Outcome::NotHere,
+                    exception if exception.failed() => Outcome::Broke,
                     _ => Outcome::Declined,
                 });
                 Ok(Err(exception))
@@ -511,14 +519,18 @@ impl Inner {
         let mut up: Vec<Candidate<'_>> = Vec::with_capacity(backends.len());
         let (mut soon, mut stale, mut down) = (false, false, None);
         for backend in backends.iter() {
-            // What was begun at a server that has left goes on there.
-            if options.endpoint.map_or(backend.is_retired(), |only| only != backend.id)
+            if options.endpoint.is_some_and(|only| only != backend.id)
                 || matches!(avoid, Avoid::Always(other) if other == backend.id)
             {
                 continue;
             }
             match backend.offer() {
-                Offer::Link(link) => up.push(Candidate { backend, link, standing: backend.load.standing(now) }),
+                Offer::Link(link, calls) => {
+                    let full = calls >= self.config.calls_per_connection;
+                    up.push(Candidate { backend, link, full, standing: backend.load.standing(now) });
+                }
+                // It is on its way out: nobody waits for it but for what was begun there.
+                _ if backend.is_retired() && options.endpoint.is_none() => {}
                 Offer::Soon => soon = true,
                 Offer::Down(reason, at) => {
                     stale |= at < came;
@@ -526,10 +538,13 @@ impl Inner {
                 }
             }
         }
-        // What takes no calls, what fails again and again, and where the last attempt failed: only when there is nothing else.
+        // What takes no calls, what its name resolves to no more, what fails again and again, what is full, and where the last attempt
+        // failed: only when there is nothing else.
         keep_if_any(&mut up, |candidate| !candidate.standing.leaving);
+        keep_if_any(&mut up, |candidate| !candidate.backend.is_retired());
         keep_if_any(&mut up, |candidate| !candidate.standing.loading);
         keep_if_any(&mut up, |candidate| !candidate.standing.barred);
+        keep_if_any(&mut up, |candidate| !candidate.full);
         if let Avoid::IfPossible(last) = avoid {
             keep_if_any(&mut up, |candidate| candidate.backend.id != last);
         }
@@ -559,6 +574,7 @@ fn unusable(stale: bool, down: Option<Arc<str>>, otherwise: &str) -> Choice {
 struct Candidate<'a> {
     backend: &'a Arc<Backend>,
     link: Arc<Link>,
+    full: bool,
     standing: Standing,
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -134,13 +134,28 @@ pub(crate) struct Backend {
     pub(crate) label: Arc<str>,
     pub(crate) load: Load,
     pub(crate) slots: Vec<Slot>,
-    /// Its name resolves to it no more.
-    retired: CancellationToken,
+    membership: watch::Sender<Membership>,
+    /// Lookups in a row in which its name did not resolve to it.
+    absences: AtomicU32,
     /// Keepers that have not ended.
     keepers: AtomicUsize,
     /// To be told when it cannot be reached.
     pub(crate) lost: Arc<Notify>,
 }
+
+/// Whether a server's name stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    Member,
+    /// It resolves to it no more: it gets calls only while there is no other, and ends when it was not used for a while.
+    Retired,
+    /// A connection of it has ended for that, so that it does not come back.
+    Ending,
+}
+
+/// So many lookups in a row must miss an address before its server leaves: there are name servers that answer with a part of what
+/// they know, another one each time, and answers that were cut on the way.
+const ABSENCES: u32 = 3;
 
 /// Where a server is.
 pub(crate) struct Location {
@@ -153,7 +168,8 @@ pub(crate) struct Location {
 
 /// What an endpoint can offer a call.
 pub(crate) enum Offer {
-    Link(Arc<Link>),
+    /// So many calls are in flight on it.
+    Link(Arc<Link>, usize),
     /// An attempt to connect is under way and none has failed yet.
     Soon,
     /// The last attempt failed, at this moment.
@@ -181,10 +197,11 @@ impl Backend {
             endpoint,
             address,
             label: Arc::from(label),
-            load: Load::new(config.ejection),
+            load: Load::new(config.ejection, config.ping.as_ref().map(|ping| ping.every)),
             keepers: AtomicUsize::new(slots.len()),
             slots,
-            retired: CancellationToken::new(),
+            membership: watch::Sender::new(Membership::Member),
+            absences: AtomicU32::new(0),
             lost,
         });
         for slot in 0..backend.slots.len() {
@@ -223,24 +240,57 @@ impl Backend {
             }
         }
         match (best, soon, down) {
-            (Some((_, link)), ..) => Offer::Link(link),
+            (Some((calls, link)), ..) => Offer::Link(link, calls),
             (None, false, Some((reason, at))) => Offer::Down(reason, at),
             (None, ..) => Offer::Soon,
         }
     }
 
-    /// Lets it end when nothing is in flight any more.
-    pub(crate) fn retire(&self) {
-        self.retired.cancel();
+    /// Its name did not resolve to it; whether it leaves for that.
+    pub(crate) fn missed(&self) -> bool {
+        self.absences.fetch_add(1, Relaxed) + 1 >= ABSENCES
+            && self.membership.send_if_modified(|membership| {
+                let leaves = *membership == Membership::Member;
+                if leaves {
+                    *membership = Membership::Retired;
+                }
+                leaves
+            })
+    }
+
+    /// Its name resolves to it: it stays, or comes back with all that is known of it, unless it is ending. What it was before.
+    pub(crate) fn found(&self) -> Membership {
+        self.absences.store(0, Relaxed);
+        let mut before = Membership::Member;
+        self.membership.send_if_modified(|membership| {
+            before = *membership;
+            if before == Membership::Retired {
+                *membership = Membership::Member;
+            }
+            before == Membership::Retired
+        });
+        before
+    }
+
+    /// Lets it end; not when it has come back.
+    pub(crate) fn end(&self) -> bool {
+        self.membership.send_if_modified(|membership| {
+            let ends = *membership != Membership::Member;
+            if ends {
+                *membership = Membership::Ending;
+            }
+            ends
+        })
     }
 
     pub(crate) fn is_retired(&self) -> bool {
-        self.retired.is_cancelled()
+        *self.membership.borrow() != Membership::Member
     }
 
-    /// Resolves when it is to end.
+    /// Resolves when it is retired.
     pub(crate) async fn retired(&self) {
-        self.retired.cancelled().await;
+        // It has its own sender.
+        let _ = self.membership.subscribe().wait_for(|membership| *membership != Membership::Member).await;
     }
 
     /// Notes the end of a keeper.
@@ -265,7 +315,7 @@ impl Backend {
         EndpointState {
             id: self.id,
             address: self.label.to_string(),
-            connected: matches!(offer, Offer::Link(_)),
+            connected: matches!(offer, Offer::Link(..)),
             reason: if let Offer::Down(reason, _) = offer { Some(reason.to_string()) } else { None },
             in_flight: self.load.in_flight(),
             ewma: self.load.latency(now),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +24,16 @@ use crate::ping::{Due, Silence};
 use crate::socket::{self, Stream};
 use crate::{Ping, Pong};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// After a refusal no call makes the pause shorter than this: it was no restart that goes unnoticed, and costs the server a handshake
+/// for each thread of each client.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// A connection that lived shorter than this counts as a failed attempt: a server at its limit accepts and closes.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
-/// A server that has left loses a connection on which nothing was in flight for so long.
-const UNUSED: Duration = Duration::from_secs(10);
+/// So often it is looked whether the connection to a server that has left is still used.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A new connection's first answer takes at most this many intervals of the pings.
@@ -58,6 +61,14 @@ struct NotMade {
     reason: Arc<str>,
     /// Nothing came from the server: it may not be there.
     silent: bool,
+}
+
+impl NotMade {
+    /// Until the next attempt, though a call waits for it.
+    fn least_pause(&self) -> Duration {
+        // A thousand waiting calls are no reason for a thousand attempts.
+        if self.silent { FIRST_PAUSE } else { REFUSED_PAUSE }
+    }
 }
 
 /// How a connection that was up has ended.
@@ -89,12 +100,18 @@ impl Keeper {
     /// Resolves when the server has left and the connection was not needed for a while: what was begun on it may have pauses between
     /// its calls.
     async fn goes(&self) {
-        self.backend.retired().await;
-        let mut unused = Duration::ZERO;
-        while unused < UNUSED {
-            tokio::time::sleep(LOOK).await;
-            let used = matches!(&*self.backend.slots[self.slot].state.lock(), State::Up(link) if link.in_flight() > 0);
-            unused = if used { Duration::ZERO } else { unused + LOOK };
+        loop {
+            self.backend.retired().await;
+            let mut unused = Duration::ZERO;
+            while unused < self.config.linger && self.backend.is_retired() {
+                tokio::time::sleep(LOOK).await;
+                let used =
+                    matches!(&*self.backend.slots[self.slot].state.lock(), State::Up(link) if link.in_flight() > 0);
+                unused = if used { Duration::ZERO } else { unused + LOOK };
+            }
+            if self.backend.end() {
+                return;
+            }
         }
     }
 
@@ -102,29 +119,30 @@ impl Keeper {
         let mut failures = 0;
         loop {
             let tried = Instant::now();
-            let (reason, was_up) = match self.connect().await {
+            let (not_made, was_up) = match self.connect().await {
                 Ok(link) => {
                     let began = Instant::now();
                     self.set(State::Up(Arc::clone(&link)));
                     match self.watch(&link).await {
-                        Ended::Silent => (self.hung(), false),
+                        Ended::Silent => (NotMade { reason: self.hung(), silent: true }, false),
                         Ended::Closed if began.elapsed() >= SHORT_LIFE => {
                             failures = 0;
                             self.set(State::Connecting);
                             continue;
                         }
-                        Ended::Closed => (self.short_lived(&link), true),
+                        Ended::Closed => (NotMade { reason: self.short_lived(&link), silent: false }, true),
                     }
                 }
-                Err(reason) => (reason, false),
+                Err(not_made) => (not_made, false),
             };
             // The first short life may be a restart: go again at once, and let calls wait for it.
             if failures == 0 && was_up {
                 self.set(State::Connecting);
             } else {
-                self.set(State::Down(reason, Instant::now()));
+                let least = not_made.least_pause();
+                self.set(State::Down(not_made.reason, Instant::now()));
                 self.backend.lost.notify_one();
-                pause(tried, failures, &self.backend.slots[self.slot].wanted).await;
+                pause(tried, failures, least, &self.backend.slots[self.slot].wanted).await;
             }
             failures += 1;
         }
@@ -148,8 +166,8 @@ impl Keeper {
     }
 
     /// A connection on which a call would be answered.
-    async fn connect(&self) -> Result<Arc<Link>, Arc<str>> {
-        let link = self.open().await.map_err(|not_made| not_made.reason)?;
+    async fn connect(&self) -> Result<Arc<Link>, NotMade> {
+        let link = self.open().await?;
         let Some(ping) = &self.config.ping else { return Ok(link) };
         match timeout(GREETING * ping.every, ask(ping, &link)).await {
             Ok(Ok(pong)) => {
@@ -158,11 +176,11 @@ impl Keeper {
             }
             Ok(Err(Unanswered(reason))) => {
                 link.close("it makes no calls here");
-                Err(Arc::from(format!("{}: {reason}", self.backend.label)))
+                Err(NotMade { reason: Arc::from(format!("{}: {reason}", self.backend.label)), silent: false })
             }
             Err(_) => {
                 link.close("it does not answer");
-                Err(self.hung())
+                Err(NotMade { reason: self.hung(), silent: true })
             }
         }
     }
@@ -202,11 +220,16 @@ impl Keeper {
         let mut beats = tokio::time::interval(ping.every / Silence::BEATS);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Silence::default();
+        let mut asked: Option<JoinHandle<()>> = None;
         loop {
             beats.tick().await;
             match silence.beat(link.take_heard()) {
                 Due::Nothing => {}
-                Due::Ask => self.ask_beside(ping, link),
+                // One at a time: there are servers that move bytes and never answer.
+                Due::Ask if asked.as_ref().is_none_or(JoinHandle::is_finished) => {
+                    asked = Some(self.ask_beside(ping, link));
+                }
+                Due::Ask => {}
                 Due::AskAnew => {
                     let there = timeout(ping.every, self.is_there(ping)).await.unwrap_or(false);
                     if !there && !link.was_heard() {
@@ -219,14 +242,14 @@ impl Keeper {
     }
 
     /// Asks, and waits for the answer while the beats go on.
-    fn ask_beside(&self, ping: &Ping, link: &Arc<Link>) {
+    fn ask_beside(&self, ping: &Ping, link: &Arc<Link>) -> JoinHandle<()> {
         let (ping, link, backend) = (ping.clone(), Arc::clone(link), Arc::clone(&self.backend));
         tokio::spawn(async move {
             // The link's end ends it, too.
             if let Ok(pong) = ask(&ping, &link).await {
                 backend.load.leaves(pong == Pong::Leaves, Instant::now());
             }
-        });
+        })
     }
 
     /// Whether a new connection is answered, if only by being closed: the kernel alone does not do that. What this side lacks, as
@@ -290,12 +313,11 @@ async fn ask(ping: &Ping, link: &Arc<Link>) -> Result<Pong, Unanswered> {
     ping.judge(frame).map_err(|refused| Unanswered(Arc::from(refused)))
 }
 
-/// Until the next attempt; not long when a call waits for it.
-pub(crate) async fn pause(tried: Instant, failures: u32, wanted: &Notify) {
+/// Until the next attempt; not much longer than the least when a call waits for it.
+pub(crate) async fn pause(tried: Instant, failures: u32, least: Duration, wanted: &Notify) {
     let wanted = async {
         wanted.notified().await;
-        // A thousand waiting calls are no reason for a thousand attempts.
-        tokio::time::sleep_until(tried + FIRST_PAUSE).await;
+        tokio::time::sleep_until(tried + least).await;
     };
     // Past the time: nobody waits.
     let _ = timeout(length(failures), wanted).await;
@@ -309,7 +331,13 @@ fn length(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+    use wire::Method;
+
     use super::*;
+    use crate::endpoint::Location;
+    use crate::testing::Note;
+    use crate::{Endpoint, EndpointId};
 
     #[test]
     fn pauses_grow_to_less_than_a_second() {
@@ -318,5 +346,41 @@ mod tests {
             assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE, "{failures}: {pause:?}");
         }
         assert!(length(10) >= LONGEST_PAUSE / 2);
+    }
+
+    /// A thousand handshakes a second were made with a server that refused the certificate, by the calls that waited for them.
+    #[tokio::test]
+    async fn who_refuses_is_not_asked_again_at_once_by_each_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let refuses = listener.local_addr().expect("it is bound");
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("it is bound");
+        let health: Method<Note, Note, Note> = Method::new("health", true);
+        let ping = Some(Ping::new(Duration::from_secs(20), health, Note::default, |_| Pong::Serves));
+        for (address, least) in [(refuses, REFUSED_PAUSE), (gone, FIRST_PAUSE)] {
+            let config = ChannelConfig { ping: ping.clone(), ..ChannelConfig::default() };
+            let (changed, stop) = (Arc::new(watch::Sender::new(())), CancellationToken::new());
+            let at = Location { endpoint: Endpoint::from(address), address, lost: Arc::default() };
+            let backend = Backend::start(EndpointId(0), at, &config, &changed, &stop);
+            let keeper = Keeper { backend, slot: 0, config, changed, stop: stop.clone() };
+            let not_made = keeper.connect().await.err().expect("nobody serves there");
+            assert_eq!(not_made.least_pause(), least, "{}", not_made.reason);
+            stop.cancel();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_end_a_pause_but_not_its_least_part() {
+        let (wanted, time) = (Notify::new(), Duration::from_secs(10));
+        for (least, most) in [(FIRST_PAUSE, 200), (REFUSED_PAUSE, 25)] {
+            let began = Instant::now();
+            let mut attempts = 0;
+            while began.elapsed() < time {
+                wanted.notify_one();
+                pause(Instant::now(), 100, least, &wanted).await;
+                attempts += 1;
+            }
+            assert!(attempts <= most && attempts >= most / 2, "{attempts} in {time:?}");
+        }
     }
 }

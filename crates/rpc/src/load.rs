@@ -45,11 +45,12 @@ const PROVEN: u32 = 5;
 /// So long one that did not serve something is asked only when there is no other, whatever that one has done before.
 const LOADING: Duration = Duration::from_millis(100);
 
-/// So long it costs as much as one that fails: enough that a thread's calls do not all go there first, and so short that what it
-/// does serve comes back.
+/// So long it costs as much as one that fails, and so does one that broke down over something: enough that a thread's calls do not all
+/// go there first, and so short that what it does serve comes back.
 const COSTLY: Duration = Duration::from_secs(1);
 
-/// A server that says that it is leaving is believed for so long, as when its answer was about something that passed.
+/// A server that says that it is leaving is believed for so long, as when its answer was about something that passed; longer where it
+/// is asked again less often.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
 
 /// How a call ended, as far as load is concerned.
@@ -61,6 +62,8 @@ pub(crate) enum Outcome {
     Declined,
     /// It does not serve this now, but perhaps others: while it loads a model, say. Few should come for it, and none for long.
     NotHere,
+    /// It says that it failed at it, as with a device that is lost. That may be quick, and as well the fault of what was asked.
+    Broke,
     /// No answer by the deadline: it says how long was waited, which may be as little as the caller had patience for.
     TooLate,
     /// The server as a whole takes no new calls.
@@ -73,6 +76,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Load {
     in_flight: AtomicUsize,
     ejection: Ejection,
+    /// So often it is asked whether it is there.
+    ping: Option<Duration>,
     seen: Mutex<Seen>,
 }
 
@@ -110,7 +115,7 @@ struct Seen {
 pub(crate) struct InFlight<'a>(&'a Load);
 
 impl Load {
-    pub(crate) fn new(ejection: Ejection) -> Self {
+    pub(crate) fn new(ejection: Ejection, ping: Option<Duration>) -> Self {
         let seen = Seen {
             latency: FIRST_GUESS.as_secs_f64(),
             at: Instant::now(),
@@ -123,7 +128,7 @@ impl Load {
             loading_until: None,
             costly_until: None,
         };
-        Self { in_flight: AtomicUsize::new(0), ejection, seen: Mutex::new(seen) }
+        Self { in_flight: AtomicUsize::new(0), ejection, ping, seen: Mutex::new(seen) }
     }
 
     pub(crate) fn enter(&self) -> InFlight<'_> {
@@ -158,7 +163,12 @@ impl Load {
 
     /// Notes that it says that it is leaving, or that it serves after all.
     pub(crate) fn leaves(&self, leaves: bool, now: Instant) {
-        self.seen.lock().leaving_until = leaves.then(|| now + TURNED_AWAY);
+        self.seen.lock().leaving_until = leaves.then(|| now + self.turned_away());
+    }
+
+    /// Not less than until it has answered the next question.
+    fn turned_away(&self) -> Duration {
+        self.ping.map_or(TURNED_AWAY, |every| TURNED_AWAY.max(2 * every))
     }
 
     /// Takes it out of choice, whatever its calls came to; whether it was in it.
@@ -173,7 +183,7 @@ impl Load {
             Outcome::Answered => Some(took.as_secs_f64()),
             Outcome::Declined | Outcome::TooLate => Some(took.as_secs_f64().max(seen.latency)),
             // How quick it is at what it does serve is not known by that.
-            Outcome::NotHere => None,
+            Outcome::NotHere | Outcome::Broke => None,
             Outcome::TurnedAway | Outcome::Failed => Some(took.max(FAILURE_COST).as_secs_f64()),
         };
         // What fails together with the calls that ejected it says nothing of how quick it will be.
@@ -189,8 +199,9 @@ impl Load {
                 }
                 return false;
             }
-            // A short deadline is its caller's choice, and no server's failure.
-            Outcome::TooLate if took < FAILURE_COST => return false,
+            // A short deadline is its caller's choice, and no server's failure. What is short for an answer nobody knows here, so where
+            // the server is asked whether it is there its answer counts, and not its callers' patience.
+            Outcome::TooLate if took < FAILURE_COST || self.ping.is_some() => return false,
             // Other models may be well served there.
             Outcome::NotHere => {
                 (seen.loading_until, seen.costly_until) = (Some(now + LOADING), Some(now + COSTLY));
@@ -198,9 +209,10 @@ impl Load {
             }
             // That is no failure either: another process may be there in a moment.
             Outcome::TurnedAway => {
-                seen.leaving_until = Some(now + TURNED_AWAY);
+                seen.leaving_until = Some(now + self.turned_away());
                 return false;
             }
+            Outcome::Broke => seen.costly_until = Some(now + COSTLY),
             Outcome::TooLate | Outcome::Failed => {}
         }
         seen.failures += 1;
@@ -289,7 +301,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn fresh() -> (Load, Instant) {
-        (Load::new(Ejection::default()), Instant::now())
+        (Load::new(Ejection::default(), None), Instant::now())
     }
 
     #[test]
@@ -342,6 +354,32 @@ mod tests {
         assert!(load.is_ejected(now));
     }
 
+    /// Clients with little patience took servers out of choice whose answers were long.
+    #[test]
+    fn whoever_is_asked_whether_it_is_there_is_not_out_for_its_callers_patience() {
+        let (load, now) = (Load::new(Ejection::default(), Some(Duration::from_secs(1))), Instant::now());
+        for _ in 0..50 {
+            assert!(!load.observe(Outcome::TooLate, 5 * FAILURE_COST, now));
+        }
+        assert_eq!(load.latency(now), 5 * FAILURE_COST, "it is slow all the same");
+    }
+
+    /// It was the cheapest of all, and never had enough of it.
+    #[test]
+    fn who_breaks_down_at_once_is_not_cheap_and_after_some_times_out() {
+        let (load, now) = (Load::new(RULES, None), Instant::now());
+        load.observe(Outcome::Answered, 50 * MS, now);
+        load.observe(Outcome::Broke, MS, now);
+        assert!(load.standing(now).cost >= FAILURE_COST.as_secs_f64());
+        let later = now + COSTLY;
+        assert!(load.standing(later).cost <= 0.05, "it may have been what was asked");
+        load.observe(Outcome::Answered, 50 * MS, later);
+        for _ in 1..RULES.failures {
+            assert!(!load.observe(Outcome::Broke, MS, later));
+        }
+        assert!(load.observe(Outcome::Broke, MS, later) && load.is_ejected(later));
+    }
+
     /// One failed model took the server's others out of use for half a minute, again and again.
     #[test]
     fn what_is_not_served_costs_as_a_failure_for_a_moment_and_ejects_nobody() {
@@ -372,7 +410,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_eject_for_longer_each_time_up_to_a_limit() {
-        let (load, mut now) = (Load::new(RULES), Instant::now());
+        let (load, mut now) = (Load::new(RULES, None), Instant::now());
         for _ in 1..RULES.failures {
             assert!(!load.observe(Outcome::Failed, MS, now));
         }
@@ -388,7 +426,7 @@ mod tests {
     /// Eight calls that were lost together made a pause of eight seconds.
     #[test]
     fn calls_that_fail_together_eject_once() {
-        let (load, now) = (Load::new(RULES), Instant::now());
+        let (load, now) = (Load::new(RULES, None), Instant::now());
         let ejected = (0..50).filter(|_| load.observe(Outcome::Failed, MS, now)).count();
         assert_eq!(ejected, 1);
         assert!(!load.eject(now), "it is out already");
@@ -397,7 +435,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_gets_one_call_then_two_and_is_out_again_after_one_failure() {
-        let (load, now) = (Load::new(RULES), Instant::now());
+        let (load, now) = (Load::new(RULES, None), Instant::now());
         assert!(load.eject(now));
         let now = now + RULES.first;
         for admitted in [1, 2, 4, 8, 16] {
@@ -422,7 +460,7 @@ mod tests {
     /// While another one was loading, all calls went there first, until no more of them could be repeated.
     #[test]
     fn who_answers_while_it_is_out_comes_back_unless_the_call_was_older() {
-        let (load, now) = (Load::new(RULES), Instant::now());
+        let (load, now) = (Load::new(RULES, None), Instant::now());
         assert!(load.eject(now));
         let now = now + 10 * MS;
         load.observe(Outcome::Answered, 20 * MS, now);
@@ -439,7 +477,7 @@ mod tests {
     /// It cost a second still, so that no call ever came, and one other that was loading was preferred.
     #[test]
     fn who_comes_back_is_as_cheap_as_one_that_nobody_knows() {
-        let (load, now) = (Load::new(RULES), Instant::now());
+        let (load, now) = (Load::new(RULES, None), Instant::now());
         let now = fail(&load, now);
         assert!(load.standing(now).cost <= FIRST_GUESS.as_secs_f64());
         // But one that loads is not.
@@ -453,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_long_time_without_trouble_is_a_pardon() {
-        let (load, now) = (Load::new(RULES), Instant::now());
+        let (load, now) = (Load::new(RULES, None), Instant::now());
         let now = fail(&load, fail(&load, now));
         let later = now + RULES.longest;
         load.observe(Outcome::Answered, MS, later);
@@ -471,5 +509,17 @@ mod tests {
         assert!(!load.standing(now).leaving);
         load.leaves(true, now);
         assert!(load.standing(now).leaving);
+    }
+
+    /// Between two pings it came back into choice.
+    #[test]
+    fn who_leaves_is_believed_until_it_is_asked_again() {
+        let (every, now) = (Duration::from_secs(30), Instant::now());
+        let load = Load::new(Ejection::default(), Some(every));
+        load.leaves(true, now);
+        assert!(load.standing(now + every + MS).leaving);
+        load.leaves(false, now);
+        load.observe(Outcome::TurnedAway, MS, now);
+        assert!(load.standing(now + every + MS).leaving);
     }
 }

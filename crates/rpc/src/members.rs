@@ -1,14 +1,13 @@
 //! Which servers a channel has: those named by address, and those that its names resolve to, again and again.
 //!
-//! Promises: each address of a name is an endpoint of its own; one that is new joins within the interval, one that is gone gets no
-//! new calls from then on, and its connections are closed when nothing has been in flight on them for a while; a name that does not
-//! resolve for the moment keeps the servers that it had.
-//! Not here: the connections (`keeper`), the choice among the servers (`channel`).
+//! Promises: each address of a name is an endpoint of its own; one that is new joins within the interval; one that several lookups in
+//! a row have missed gets no new calls from then on, unless there is no other, and its connections are closed when nothing has been
+//! in flight on them for a while; until then it comes back as it was. A name that does not resolve for the moment keeps the servers
+//! that it had.
+//! Not here: how a name is looked up (`resolver`), the connections (`keeper`), the choice among the servers (`channel`).
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,32 +17,19 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::ChannelConfig;
-use crate::endpoint::{Backend, Location};
+use crate::endpoint::{Backend, Location, Membership};
 use crate::keeper;
 use crate::{Endpoint, EndpointId, EndpointState};
 
 /// A resolver that says nothing for so long has failed.
 const LONGEST_LOOKUP: Duration = Duration::from_secs(5);
 
-/// A server of a name that cannot be reached has the name resolved so often.
+/// When a server of a name cannot be reached, the name is resolved again so soon; each further time after twice as long, up to the
+/// usual interval: what has not moved by then may be gone for long.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// More addresses of one name are left out: each costs connections of every thread.
+/// More addresses of one name are left out, the same ones each time: each costs connections of every thread.
 const MOST_ADDRESSES: usize = 256;
-
-/// Finds the addresses of a name.
-pub type Lookup = Arc<dyn Fn(&str, u16) -> Found + Send + Sync>;
-
-/// What a [`Lookup`] finds.
-pub type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
-
-/// The system's own: its files, then its name servers.
-pub(crate) fn system() -> Lookup {
-    Arc::new(|host, port| {
-        let host = host.to_owned();
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
-    })
-}
 
 pub(crate) struct Members {
     config: ChannelConfig,
@@ -138,20 +124,26 @@ impl Members {
 
     /// Resolves a name as long as the channel is there.
     async fn follow(&self, name: &Name) {
-        let mut failures = 0;
+        let (mut failures, mut early) = (0, 0_u32);
         loop {
             let tried = Instant::now();
             let reason =
                 match timeout(LONGEST_LOOKUP, (self.config.lookup)(&name.endpoint.host, name.endpoint.port)).await {
                     Ok(Ok(found)) if !found.is_empty() => {
-                        self.resolved(name, found);
+                        if self.resolved(name, found) {
+                            early = 0;
+                        }
                         failures = 0;
+                        let soonest = LEAST_INTERVAL.saturating_mul(1 << early.min(16));
+                        let mut wanted = false;
                         let moved = async {
                             name.wanted.notified().await;
-                            tokio::time::sleep_until(tried + LEAST_INTERVAL).await;
+                            wanted = true;
+                            tokio::time::sleep_until(tried + soonest).await;
                         };
-                        // Not in step with the other threads and processes. Past the time: nothing has moved.
+                        // Not in step with the other threads and processes. Past the time: it is due.
                         let _ = timeout(self.config.resolve.mul_f64(0.75 + fastrand::f64() / 2.0), moved).await;
+                        early = if wanted { early + 1 } else { 0 };
                         continue;
                     }
                     Ok(Ok(_)) => "the name has no address".to_owned(),
@@ -167,23 +159,42 @@ impl Members {
             self.changed.send_replace(());
             match keeps {
                 true => tokio::time::sleep(self.config.resolve).await,
-                false => keeper::pause(tried, failures, &name.wanted).await,
+                false => keeper::pause(tried, failures, keeper::FIRST_PAUSE, &name.wanted).await,
             }
             failures += 1;
         }
     }
 
-    fn resolved(&self, name: &Name, found: Vec<SocketAddr>) {
+    /// Whether servers have joined or left.
+    fn resolved(&self, name: &Name, found: Vec<SocketAddr>) -> bool {
+        // Resolvers answer in any order.
+        let found: BTreeSet<SocketAddr> = found.into_iter().collect();
         let mut addresses: BTreeSet<SocketAddr> = found.into_iter().take(MOST_ADDRESSES).collect();
         let mut list = self.list.write();
+        let mut changed = false;
         list.backends.retain(|backend| !backend.is_over());
-        for backend in list.backends.iter().filter(|backend| name.has(backend)) {
-            if !addresses.remove(&backend.address) {
-                tracing::info!(server = %backend.label, "server has left, its name resolves to it no more");
-                backend.retire();
-                self.config.observe.left();
+        for backend in list.backends.iter().filter(|backend| backend.endpoint == name.endpoint) {
+            if !addresses.contains(&backend.address) {
+                if backend.missed() {
+                    tracing::info!(server = %backend.label, "server has left, its name resolves to it no more");
+                    self.config.observe.left();
+                    changed = true;
+                }
+                continue;
             }
+            match backend.found() {
+                Membership::Member => {}
+                Membership::Retired => {
+                    tracing::info!(server = %backend.label, "server is back");
+                    self.config.observe.joined();
+                    changed = true;
+                }
+                // Another one begins beside it.
+                Membership::Ending => continue,
+            }
+            addresses.remove(&backend.address);
         }
+        changed |= !addresses.is_empty();
         for address in addresses {
             let at = Location { endpoint: name.endpoint.clone(), address, lost: Arc::clone(&name.wanted) };
             let backend = Backend::start(list.id(), at, &self.config, &self.changed, &self.stop);
@@ -194,6 +205,7 @@ impl Members {
         drop(list);
         *name.known.lock() = Known::Resolved;
         self.changed.send_replace(());
+        changed
     }
 }
 

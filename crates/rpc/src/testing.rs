@@ -85,6 +85,10 @@ impl Exception for Note {
     fn not_here(&self) -> bool {
         self.turned_away() || self.data == "loading"
     }
+
+    fn failed(&self) -> bool {
+        self.data == "failed"
+    }
 }
 
 impl Outgoing for Note {

@@ -72,6 +72,11 @@ pub trait Exception: TSerializable {
     fn not_here(&self) -> bool {
         self.turned_away()
     }
+
+    /// Whether the server failed at what it should have been able to do.
+    fn failed(&self) -> bool {
+        false
+    }
 }
 
 /// Encodes a call. The number can be given later, by [`Frame::set_seqid`].
