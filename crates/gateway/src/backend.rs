@@ -63,6 +63,7 @@ impl Backend {
             connections: settings.connections_per_server,
             cancel: Some(Arc::new(move |call_id| cancel(&shown, call_id))),
             ping: Some(ping(settings.channel.ping)),
+            connect_timeout: settings.channel.connect_timeout(tls.is_some()),
             resolve: settings.channel.resolve,
             ejection: settings.channel.ejection(),
             observe: Arc::clone(&metrics.server_events) as _,

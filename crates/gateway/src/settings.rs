@@ -93,6 +93,9 @@ pub(crate) struct ChannelSettings {
     /// A connection that was silent for so long is asked whether somebody is there.
     #[serde(with = "humantime_serde")]
     pub(crate) ping: Duration,
+    /// An attempt to connect takes at most this, with the TLS handshake; zero: see [`ChannelSettings::connect_timeout`].
+    #[serde(with = "humantime_serde")]
+    pub(crate) connect_timeout: Duration,
     /// Names among `servers` are resolved again this often.
     #[serde(with = "humantime_serde")]
     pub(crate) resolve: Duration,
@@ -112,6 +115,7 @@ impl Default for ChannelSettings {
         let Ejection { failures, first, longest } = Ejection::default();
         Self {
             ping: Duration::from_secs(1),
+            connect_timeout: Duration::ZERO,
             resolve: Duration::from_secs(5),
             eject_after: failures,
             eject_first: first,
@@ -122,6 +126,14 @@ impl Default for ChannelSettings {
 }
 
 impl ChannelSettings {
+    /// What is set, else a second; three where there is a handshake, which waits for the signatures of all who come at once.
+    pub(crate) fn connect_timeout(&self, with_tls: bool) -> Duration {
+        match self.connect_timeout {
+            Duration::ZERO => Duration::from_secs(if with_tls { 3 } else { 1 }),
+            set => set,
+        }
+    }
+
     pub(crate) fn ejection(&self) -> Ejection {
         Ejection { failures: self.eject_after, first: self.eject_first, longest: self.eject_longest }
     }
@@ -195,6 +207,7 @@ impl Settings {
             ("limits.body_time", limits.body_time, least..=day),
             // Shorter ones would take a busy server for one that hangs.
             ("channel.ping", self.channel.ping, Duration::from_millis(100)..=day),
+            ("channel.connect_timeout", self.channel.connect_timeout, Duration::ZERO..=day),
             ("channel.resolve", self.channel.resolve, Duration::from_millis(100)..=day),
             ("channel.eject_first", self.channel.eject_first, least..=self.channel.eject_longest),
             ("channel.eject_longest", self.channel.eject_longest, least..=day),
@@ -264,6 +277,15 @@ mod tests {
             let error = settings.check().expect_err(says).to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    /// Clients gave up before a server was through with the handshakes of all, and began again.
+    #[test]
+    fn a_handshake_has_its_time_unless_it_is_set() {
+        let unset = ChannelSettings::default();
+        let set = ChannelSettings { connect_timeout: Duration::from_millis(700), ..ChannelSettings::default() };
+        let both = |settings: ChannelSettings| [false, true].map(|tls| settings.connect_timeout(tls).as_millis());
+        assert_eq!((both(unset), both(set)), ([1_000, 3_000], [700, 700]));
     }
 
     #[test]
