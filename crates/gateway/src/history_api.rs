@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::ask::Ask;
 use crate::body;
 use crate::keeping::now_ms;
+use crate::leaving::{Leaving, Share};
 use crate::metrics::Route;
 use crate::problem::{ErrorBody, Problem, start_of, unreadable};
 use crate::query;
@@ -197,7 +198,7 @@ pub(crate) async fn one(request: HttpRequest, site: web::Data<Site>, id: web::Pa
     responses(
         (status = 200, description = "Its bytes", body = Vec<u8>, content_type = "image/*"),
         (status = 404, description = "not_found: no such record, or its picture was not kept", body = ErrorBody),
-        (status = 503, description = "unavailable: the store is away", body = ErrorBody),
+        (status = 503, description = "unavailable: the store is away; overloaded: too many pictures are on their way", body = ErrorBody),
     ),
 )]
 pub(crate) async fn picture(request: HttpRequest, site: web::Data<Site>, id: web::Path<String>) -> HttpResponse {
@@ -213,7 +214,7 @@ pub(crate) async fn picture(request: HttpRequest, site: web::Data<Site>, id: web
     responses(
         (status = 200, description = "Its bytes", body = Vec<u8>, content_type = "image/jpeg"),
         (status = 404, description = "not_found: no such record, or it has no preview", body = ErrorBody),
-        (status = 503, description = "unavailable: the store is away", body = ErrorBody),
+        (status = 503, description = "unavailable: the store is away; overloaded: too many pictures are on their way", body = ErrorBody),
     ),
 )]
 pub(crate) async fn preview(request: HttpRequest, site: web::Data<Site>, id: web::Path<String>) -> HttpResponse {
@@ -226,6 +227,7 @@ async fn bytes(site: &web::Data<Site>, id: &str, kind: Kind) -> Result<HttpRespo
     let id = id_of(id)?;
     // Asked first, so that what was deleted cannot be had any more, whatever a store of pictures still has.
     let found = record(site, id).await?;
+    let share = Share::of_picture(&site.process, found.stored_bytes(kind) as usize)?;
     let bytes = of(site)?.picture(id, kind).await.map_err(fault)?;
     let none = || Fault::not_found(format!("the record {id} has no such picture"));
     let bytes = bytes.ok_or_else(none)?;
@@ -247,7 +249,7 @@ async fn bytes(site: &web::Data<Site>, id: &str, kind: Kind) -> Result<HttpRespo
         };
         head.insert_header((CONTENT_DISPOSITION, disposition));
     }
-    Ok(head.body(bytes))
+    Ok(head.body(Leaving::new(bytes, share)))
 }
 
 fn content_type(record: &Record, kind: Kind) -> ContentType {

@@ -13,6 +13,7 @@ mod health;
 mod history_api;
 mod history_page;
 mod keeping;
+mod leaving;
 mod metrics;
 mod models;
 mod openai;
@@ -173,6 +174,7 @@ async fn serve(
         draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
         body_bytes: AtomicUsize::new(0),
+        leaving_bytes: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
         keyring,
         history,

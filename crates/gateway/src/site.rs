@@ -30,6 +30,8 @@ pub(crate) struct Process {
     pub(crate) history: Option<Arc<History>>,
     /// Bytes of bodies in memory.
     pub(crate) body_bytes: AtomicUsize,
+    /// Bytes of the history's pictures that are being read.
+    pub(crate) leaving_bytes: AtomicUsize,
     /// Requests without their answer.
     pub(crate) in_flight: AtomicUsize,
 }

@@ -153,7 +153,9 @@ pub fn csv(record: &Record) -> String {
 }
 
 fn cell(text: &str) -> String {
-    let plain = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
+    // The wide ones are taken for the others where people write Chinese or Japanese.
+    const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+    let plain = if text.starts_with(FORMULA) { format!("'{text}") } else { text.to_owned() };
     if plain.contains([',', '"', '\n', '\r']) { format!("\"{}\"", plain.replace('"', "\"\"")) } else { plain }
 }
 
@@ -194,6 +196,17 @@ mod tests {
         );
         let plain = Record { file_name: "x".to_owned(), labels: Vec::new(), correction: None, ..record() };
         assert_eq!(csv(&plain).split(',').count(), CSV_HEAD.split(',').count());
+    }
+
+    #[test]
+    fn no_text_is_a_formula() {
+        for text in ["=1", "+1", "-1", "@a", "\u{ff1d}1", "\u{ff0b}1", "\u{ff0d}1", "\u{ff20}a"] {
+            assert_eq!(cell(text), format!("'{text}"));
+        }
+        for text in ["\n=1", "\r=1"] {
+            assert_eq!(cell(text), format!("\"'{text}\""));
+        }
+        assert_eq!(cell("a=1"), "a=1");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub fn safe(name: &str) -> String {
     let kept: String = last.chars().filter(|c| !is_hidden(*c)).map(|c| if is_reserved(c) { '_' } else { c }).collect();
     // Windows drops dots and spaces at the end; a leading dot hides a file.
     let trimmed = kept.trim_matches(|c: char| c.is_whitespace() || c == '.');
-    let stem = trimmed.split('.').next().unwrap_or_default();
+    let stem = trimmed.split('.').next().unwrap_or_default().trim_end();
     let device = ["con", "prn", "aux", "nul"].contains(&stem.to_ascii_lowercase().as_str())
         || (stem.len() == 4
             && ["com", "lpt"].iter().any(|start| stem.to_ascii_lowercase().starts_with(start))
@@ -78,6 +78,7 @@ mod tests {
             ("a\"; filename=\"b.png", "a_; filename=_b.png"),
             ("con", "_con"),
             ("LPT1.png", "_LPT1.png"),
+            ("aux .png", "_aux .png"),
             ("console.png", "console.png"),
             ("name. . .", "name"),
         ] {

@@ -1,16 +1,20 @@
-//! Pictures in a folder: a folder for each day in it.
+//! Pictures in a folder: a folder for each day in it, and one for what is being written.
 //!
 //! Promises: a file is there whole or not at all, also after a power cut; nothing of what a client wrote is in a path.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Result, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::day::Day;
 use crate::record::RecordId;
 use crate::store::{Answer, Kind, Pictures, StoreError, place};
+
+/// What a process that was killed has left behind is not found by a record's name. No picture takes so long to be written.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// Pictures in a folder.
 #[derive(Clone, Debug)]
@@ -22,7 +26,8 @@ impl Folder {
     /// # Errors
     /// When it cannot be made.
     pub fn open(folder: &Path) -> std::result::Result<Self, StoreError> {
-        fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+        let drafts = drafts(folder);
+        fs::create_dir_all(&drafts).and_then(|()| remove_abandoned(&drafts)).map_err(|error| failed(&error))?;
         Ok(Self::at(folder))
     }
 
@@ -53,6 +58,22 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)?.sync_all()
 }
 
+fn drafts(folder: &Path) -> PathBuf {
+    folder.join("drafts")
+}
+
+fn remove_abandoned(drafts: &Path) -> Result<()> {
+    for entry in fs::read_dir(drafts)? {
+        let entry = entry?;
+        // Others look at the same time, and finish theirs.
+        let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            absent_is_fine(fs::remove_file(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 fn absent_is_fine(done: Result<()>) -> Result<()> {
     match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -70,8 +91,10 @@ impl Pictures for Folder {
                 sync_folder(folder)?;
             }
             // Several gateways may bring the same record: each writes a file of its own.
-            let draft = file.with_extension(format!("{}.{}", std::process::id(), RecordId::generate()));
+            let drafts = drafts(folder);
+            let draft = drafts.join(RecordId::generate().to_string());
             let write = || {
+                fs::create_dir_all(&drafts)?;
                 let mut open = File::create_new(&draft)?;
                 open.write_all(&bytes)?;
                 open.sync_data()?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::day::{self, Day};
+use crate::store::Kind;
 
 /// Names a record: a UUIDv7, from which its moment, its day and its shard follow. So nobody has to look a record up to find
 /// where it lies, and storing it again is the same as storing it once.
@@ -241,6 +242,15 @@ impl Record {
     #[must_use]
     pub fn label(&self) -> &str {
         self.labels.first().map_or("", |score| score.label.as_str())
+    }
+
+    /// Bytes of one of its pictures in the store.
+    #[must_use]
+    pub fn stored_bytes(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Picture => self.bytes.min(self.kept_bytes),
+            Kind::Preview => self.kept_bytes.saturating_sub(self.bytes),
+        }
     }
 
     /// The picture is there.

@@ -257,10 +257,22 @@ fn check_name(name: &str) -> Result<(), String> {
 /// The keys of a file.
 ///
 /// # Errors
-/// When it cannot be read, with the place.
+/// When it cannot be read, with the place. A file without a word is one that is just being written, or was not: it shuts nobody out.
 pub fn read(path: &Path) -> Result<Keys, FileError> {
-    let text = fs::read_to_string(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
-    Keys::parse(&text).map_err(|reason| FileError::Content { path: path.to_owned(), reason })
+    let text = text_of(path)?;
+    if text.trim().is_empty() {
+        let reason = "there is nothing in it; `outboard keys new` makes the first key".to_owned();
+        return Err(FileError::Content { path: path.to_owned(), reason });
+    }
+    parsed(path, &text)
+}
+
+fn text_of(path: &Path) -> Result<String, FileError> {
+    fs::read_to_string(path).map_err(|error| FileError::Io { path: path.to_owned(), error })
+}
+
+fn parsed(path: &Path, text: &str) -> Result<Keys, FileError> {
+    Keys::parse(text).map_err(|reason| FileError::Content { path: path.to_owned(), reason })
 }
 
 /// The key that a file holds, alone, as its owner keeps it.
@@ -268,17 +280,20 @@ pub fn read(path: &Path) -> Result<Keys, FileError> {
 /// # Errors
 /// When it cannot be read, or holds no key.
 pub fn read_secret(path: &Path) -> Result<Secret, FileError> {
-    let text = fs::read_to_string(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
+    let text = text_of(path)?;
     let secret = Secret::parse(text.trim());
     secret.map_err(|error| FileError::Content { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// Changes a file of keys; makes it when there is none. Others that change it wait, others that read it see it before or after.
+/// Changes a file of keys; makes it when there is none. Others that change it wait, others that read it see it before or after. A link
+/// stays one: what it leads to is changed, for all who read that.
 ///
 /// # Errors
 /// When it cannot be read or written, or `change` refuses; then it is as it was.
 pub fn change(path: &Path, change: impl FnOnce(&mut Keys) -> Result<(), FileError>) -> Result<(), FileError> {
     let failed = |error| FileError::Io { path: path.to_owned(), error };
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real.as_path();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The file itself is replaced, so it is the folder that is locked, until this is dropped.
     let lock = File::open(folder).map_err(failed)?;
@@ -288,7 +303,7 @@ pub fn change(path: &Path, change: impl FnOnce(&mut Keys) -> Result<(), FileErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed(error)),
     };
-    let mut keys = if before.is_some() { read(path)? } else { Keys::default() };
+    let mut keys = if before.is_some() { parsed(path, &text_of(path)?)? } else { Keys::default() };
     change(&mut keys)?;
     let text = keys.print().map_err(|error| failed(io::Error::other(error)))?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;

@@ -1,12 +1,13 @@
 //! What was answered is kept: the pages and the API that show, correct and delete it, and who may.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use keys::Scope;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Answer, ask, form, get, wait_until};
+use crate::client::{Answer, ask, connect, form, get, request, wait_until};
 use crate::gateway::Gateway;
 use crate::keys::{FORM, Guarded, JSON};
 use crate::server::FakeServer;
@@ -171,8 +172,10 @@ fn a_person_without_javascript_corrects_and_deletes_by_forms() {
 
     let noted = send("label=+Sandal+%3Cb%3E+%E9%9D%B4+".as_bytes());
     assert_eq!((noted.status, noted.header("location")), (303, Some(record.as_str())), "{}", noted.text());
-    assert!(keeping.get(&record).text().contains("really: Sandal &lt;b&gt; 靴"));
-    assert!(keeping.get("/history").text().contains("really: Sandal &lt;b&gt; 靴"));
+    // Apart from what stands beside it, whichever way its letters run.
+    for page in [&record, "/history"] {
+        assert!(keeping.get(page).text().contains("really: <bdi>Sandal &lt;b&gt; 靴</bdi>"), "{page}");
+    }
     let told = keeping.get(&format!("/v1/history/{id}")).json();
     assert_eq!(told["correction"]["label"], "Sandal <b> 靴");
     assert_eq!(told["results"][0]["label"], "label <0>", "what the model said stays");
@@ -261,6 +264,35 @@ fn pictures_come_as_they_were_sent_and_can_be_no_page() {
     let pictures = keeping.folder.path().join("pictures");
     let left = walk(&pictures).into_iter().filter(|path| path.contains(&id)).count();
     assert_eq!(left, 0, "nothing of it stays on the disk");
+}
+
+/// Readers who are slow, or never read, hold so much and no more, and keep nobody from asking.
+#[test]
+fn pictures_on_their_way_are_bounded() {
+    let settings = ["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB"];
+    let keeping = Keeping::start(&settings);
+    // More than the system takes for a reader who does not read.
+    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
+    let path = format!("/v1/history/{id}/picture");
+    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut reader = connect(&keeping.gateway.address);
+            reader.write_all(&request("GET", &path, &[], b"")).expect("sent");
+            let mut begin = [0; 12];
+            reader.read_exact(&mut begin).expect("an answer begins");
+            assert_eq!(&begin, b"HTTP/1.1 200");
+            reader
+        })
+        .collect();
+    let refused = keeping.get(&path);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(keeping.get(&format!("/v1/history/{id}/preview")).status, 200, "a small one has room");
+    assert_eq!(keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]).status, 200, "bodies are counted by themselves");
+    drop(readers);
+    let whole = wait_until("room", || Some(keeping.get(&path)).filter(|answer| answer.status == 200));
+    assert_eq!(whole.body.len(), 13 << 20);
 }
 
 /// A picture that nobody can read leaves a record, and no picture.

@@ -58,6 +58,25 @@ async fn what_is_not_ours_in_the_folder_stays() {
     assert!(other.is_dir());
 }
 
+#[tokio::test]
+async fn what_a_killed_process_was_writing_does_not_stay() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let store = Folder::open(folder.path()).expect("opens");
+    let id = RecordId::generate();
+    store.put(id, Kind::Picture, Bytes::from_static(b"whole")).await.expect("stored");
+    let drafts = folder.path().join("drafts");
+    assert_eq!(std::fs::read_dir(&drafts).expect("there").count(), 0, "it has its name");
+    let (old, new) = (drafts.join("old"), drafts.join("new"));
+    for file in [&old, &new] {
+        std::fs::write(file, "half").expect("written");
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    std::fs::File::options().write(true).open(&old).and_then(|file| file.set_modified(long_ago)).expect("set");
+    let store = Folder::open(folder.path()).expect("opens");
+    assert!(!old.exists() && new.exists(), "another gateway may be writing");
+    assert_eq!(store.get(id, Kind::Picture).await, Ok(Some(Bytes::from_static(b"whole"))));
+}
+
 /// How to reach the bucket of the tests, with these certificates besides the system's.
 pub(crate) fn address(endpoint: String, ca: &Path) -> Address {
     Address {

@@ -97,3 +97,29 @@ fn commands_at_the_same_time_wait_for_each_other() {
     });
     assert_eq!(read(&path).unwrap().entries().len(), 8);
 }
+
+#[test]
+fn a_file_without_a_word_is_no_file_of_keys_and_takes_the_first_one() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("keys.toml");
+    for text in ["", " \n"] {
+        fs::write(&path, text).unwrap();
+        let refused = read(&path).err().expect("written over in place, perhaps").to_string();
+        assert!(refused.contains("keys.toml: there is nothing in it"), "{refused}");
+    }
+    add(&path, "ann", None);
+    change(&path, |keys| keys.revoke("ann")).unwrap();
+    assert_eq!(read(&path).unwrap().entries().len(), 0, "that is meant");
+}
+
+#[test]
+fn a_link_stays_one_and_what_it_leads_to_is_changed() {
+    let folder = TempDir::new().unwrap();
+    let (path, link) = (folder.path().join("keys.toml"), folder.path().join("elsewhere/keys.toml"));
+    add(&path, "ann", None);
+    fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    change(&link, |keys| keys.revoke("ann")).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(read(&path).unwrap().entries().len(), 0, "revoked for all who read it");
+}
