@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use crate::day::Day;
 use crate::record::RecordId;
@@ -26,8 +27,11 @@ impl Folder {
     /// # Errors
     /// When it cannot be made.
     pub fn open(folder: &Path) -> std::result::Result<Self, StoreError> {
-        let drafts = drafts(folder);
-        fs::create_dir_all(&drafts).and_then(|()| remove_abandoned(&drafts)).map_err(|error| failed(&error))?;
+        fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+        // They stand in nobody's way.
+        if let Err(error) = absent_is_fine(remove_abandoned(&drafts(folder))) {
+            warn!(folder = %folder.display(), %error, "what was left half-written there cannot be removed");
+        }
         Ok(Self::at(folder))
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::day::{Day, millis_now};
 use crate::record::{Correction, Record, RecordId};
@@ -38,7 +38,8 @@ pub struct Sqlite(Arc<Shared>);
 
 struct Shared {
     file: PathBuf,
-    writer: Mutex<Opened>,
+    /// None until it could be opened.
+    writer: Mutex<Option<Opened>>,
     readers: Mutex<Vec<Opened>>,
     /// What opening did; told once.
     opened: Mutex<Option<Migration>>,
@@ -54,16 +55,27 @@ struct Opened {
 type Inode = (u64, u64);
 
 impl Sqlite {
-    /// Opens the file, or makes it, with its tables.
+    /// Opens the file, or makes it, with its tables. One that is there and cannot be used now, because the disk is full or somebody has
+    /// locked it or it is damaged, is tried again whenever it is asked, as a database over the network would be.
     ///
     /// # Errors
-    /// When it cannot be opened, or was made by a newer program.
+    /// When it cannot be made, or was made by a newer program.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        // So that it is made; others that make it at the same moment are waited for.
-        drop(connect(file, OpenFlags::SQLITE_OPEN_CREATE)?);
-        let mut writer = Opened::new(file)?;
-        let opened = schema::migrate(&mut writer.connection)?;
-        Ok(Self::with(file, writer, opened))
+        let open = || {
+            // So that it is made; others that make it at the same moment are waited for.
+            drop(connect(file, OpenFlags::SQLITE_OPEN_CREATE)?);
+            let mut writer = Opened::new(file)?;
+            let done = schema::migrate(&mut writer.connection)?;
+            Ok((writer, done))
+        };
+        match open() {
+            Ok((writer, done)) => Ok(Self::with(file, Some(writer), Some(done))),
+            Err(error @ StoreError::Away { .. }) if file.exists() => {
+                warn!(file = %file.display(), %error, "the history's file cannot be used now: records wait in the spool");
+                Ok(Self::with(file, None, None))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens the file as it is.
@@ -73,15 +85,15 @@ impl Sqlite {
     pub fn open_existing(file: &Path) -> Result<Self, StoreError> {
         let writer = Opened::new(file)?;
         schema::check(&writer.connection)?;
-        Ok(Self::with(file, writer, schema::NOTHING_DONE))
+        Ok(Self::with(file, Some(writer), None))
     }
 
-    fn with(file: &Path, writer: Opened, opened: Migration) -> Self {
+    fn with(file: &Path, writer: Option<Opened>, opened: Option<Migration>) -> Self {
         Self(Arc::new(Shared {
             file: file.to_owned(),
             writer: Mutex::new(writer),
             readers: Mutex::new(Vec::new()),
-            opened: Mutex::new(Some(opened)),
+            opened: Mutex::new(opened),
         }))
     }
 
@@ -120,13 +132,7 @@ impl Sqlite {
     ) -> Answer<'_, T> {
         self.on_thread(|shared| {
             let mut writer = shared.writer.lock();
-            if inode(&shared.file)? != writer.inode {
-                warn!(file = %shared.file.display(), "the history's file was replaced: it is opened anew");
-                let mut new = Opened::new(&shared.file)?;
-                schema::migrate(&mut new.connection)?;
-                *writer = new;
-            }
-            let connection = &mut writer.connection;
+            let connection = shared.writing(&mut writer)?;
             // Immediate: a transaction that first reads and then finds the file locked could not wait for it.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             // A newer program may have changed them meanwhile.
@@ -135,6 +141,24 @@ impl Sqlite {
             transaction.commit().map_err(failed)?;
             Ok(done)
         })
+    }
+}
+
+impl Shared {
+    /// The connection that writes to the file that is there now.
+    fn writing<'a>(&self, writer: &'a mut Option<Opened>) -> Result<&'a mut Connection, StoreError> {
+        let inode = inode(&self.file)?;
+        let same = writer.take().filter(|writer| writer.inode == inode);
+        let opened = match same {
+            Some(same) => same,
+            None => {
+                let mut new = Opened::new(&self.file)?;
+                let Migration { from, to } = schema::migrate(&mut new.connection)?;
+                info!(file = %self.file.display(), from, to, "the history's file is opened anew");
+                new
+            }
+        };
+        Ok(&mut writer.insert(opened).connection)
     }
 }
 
@@ -246,7 +270,7 @@ fn ids_of(rows: &mut rusqlite::Rows<'_>) -> rusqlite::Result<Vec<RecordId>> {
 impl Records for Sqlite {
     fn migrate(&self) -> Answer<'_, Migration> {
         self.on_thread(|shared| {
-            let done = schema::migrate(&mut shared.writer.lock().connection)?;
+            let done = schema::migrate(shared.writing(&mut shared.writer.lock())?)?;
             Ok(shared.opened.lock().take().unwrap_or(done))
         })
     }

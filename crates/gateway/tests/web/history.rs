@@ -492,6 +492,23 @@ fn while_the_store_is_away_everything_is_answered_and_follows_later() {
     assert!(keeping.get("/health/ready").json().get("degraded").is_none());
 }
 
+/// As a full disk or a damaged one does at a restart: the pictures are answered all the same.
+#[test]
+fn a_gateway_starts_with_a_database_that_it_cannot_use() {
+    let (server, folder) = (FakeServer::start(), TempDir::new().expect("a folder"));
+    let file = folder.path().join("history.sqlite3");
+    std::fs::write(&file, "damaged ".repeat(1_000)).expect("written");
+    let gateway = launch(&server, folder.path(), &[]);
+    let keeping = Keeping { gateway, folder, server };
+    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], b"a picture"));
+    wait_until("the gateway to notice", || {
+        keeping.get("/health/ready").json()["degraded"].as_str().filter(|why| why.contains("history")).map(|_| ())
+    });
+    assert_eq!(keeping.get("/v1/history").status, 503);
+    std::fs::write(&file, "").expect("emptied");
+    assert_eq!(keeping.listed(1)[0]["id"], id);
+}
+
 #[test]
 fn what_is_not_to_be_kept_is_not_and_without_a_history_pages_say_so() {
     let keeping = Keeping::start(&["history.pages=false", "history.pictures=none"]);

@@ -26,9 +26,6 @@ const STEPS: [&str; 1] = ["
 
 const NEEDED: u32 = STEPS.len() as u32;
 
-/// Of tables that are there.
-pub(super) const NOTHING_DONE: Migration = Migration { from: NEEDED, to: NEEDED };
-
 fn version(connection: &Connection) -> Result<u32, StoreError> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)
 }
@@ -36,7 +33,7 @@ fn version(connection: &Connection) -> Result<u32, StoreError> {
 /// Brings the tables to this program's version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<Migration, StoreError> {
     if version(connection)? == NEEDED {
-        return Ok(NOTHING_DONE);
+        return Ok(Migration { from: NEEDED, to: NEEDED });
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Asked again under the lock: another process may have been quicker.

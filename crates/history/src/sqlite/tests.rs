@@ -107,6 +107,25 @@ async fn what_was_deleted_is_remembered_for_its_time_also_where_nothing_ages() {
 async fn a_file_that_must_not_be_written_is_away_for_now() {
     let folder = TempDir::new().expect("a folder");
     let store = Sqlite::open(&folder.path().join("history.sqlite3")).expect("opens");
-    store.0.writer.lock().connection.pragma_update(None, "query_only", true).expect("set");
+    let query_only =
+        |it: &mut Option<Opened>| it.as_ref().map(|it| it.connection.pragma_update(None, "query_only", true));
+    assert_eq!(query_only(&mut store.0.writer.lock()), Some(Ok(())));
     assert!(matches!(put(&store).await, Err(StoreError::Away { .. })));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_at_the_start_is_used_once_it_can() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("history.sqlite3");
+    fs::write(&file, "no database at all, whatever it is called".repeat(50)).expect("written");
+    let store = Sqlite::open(&file).expect("a gateway starts without it");
+    assert!(matches!(put(&store).await, Err(StoreError::Away { .. })));
+    assert!(matches!(store.check().await, Err(StoreError::Away { .. })));
+    assert!(matches!(store.page(&Filter::default(), None, 1).await, Err(StoreError::Away { .. })));
+    fs::write(&file, "").expect("emptied");
+    let id = put(&store).await.expect("stored");
+    assert_eq!(listed(&store).await, [id]);
+    // Where there is nothing yet and nothing can be made, somebody has named the wrong place.
+    let nowhere = folder.path().join("none/history.sqlite3");
+    assert!(matches!(Sqlite::open(&nowhere), Err(StoreError::Away { .. })));
 }
