@@ -53,6 +53,10 @@ fn every_example_streams_a_chat_and_tells_a_fault() {
         let asked = client.trim_start_matches("python-").replace("thrift", "python");
         assert_eq!(status.code(), Some(1), "{client}: {told}");
         assert!(told.contains("`nobody`") && told.contains(&format!("(request {asked}-")), "{client}: {told}");
+        // Nobody is there: a sentence, and no trace of the program's insides.
+        let (status, _, told) = clients::example(client, "127.0.0.1:1", "tiny-llama");
+        assert_eq!(status.code(), Some(1), "{client}: {told}");
+        assert!(!told.is_empty() && told.lines().count() <= 3, "{client}: {told}");
         println!("the example for {client} does what it should");
     }
 }
