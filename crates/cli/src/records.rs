@@ -157,6 +157,9 @@ async fn export(
     pictures: Option<&Path>,
 ) -> Result<(), Failure> {
     let unwritten = |path: &Path, error: &std::io::Error| Failure::new(NO, format!("{}: {error}", path.display()));
+    // Before anything is written over: a store that is away leaves the last export as it is.
+    let mut walk = Walk::new(stores, which.filter()?);
+    let mut next = walk.next().await?;
     let mut file = match output {
         Some(path) => Some((path, BufWriter::new(File::create(path).map_err(|error| unwritten(path, &error))?))),
         None => None,
@@ -174,8 +177,7 @@ async fn export(
     if format == Format::Csv {
         write(CSV_HEAD)?;
     }
-    let mut walk = Walk::new(stores, which.filter()?);
-    while let Some(records) = walk.next().await? {
+    while let Some(records) = next {
         for record in records.iter().filter(|record| which.wants(record)) {
             match format {
                 Format::Jsonl => write(&line(record))?,
@@ -188,6 +190,7 @@ async fn export(
                 std::fs::write(&path, &bytes).map_err(|error| unwritten(&path, &error))?;
             }
         }
+        next = walk.next().await?;
     }
     if let Some((path, mut file)) = file {
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|error| unwritten(path, &error))?;
