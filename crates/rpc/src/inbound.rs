@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Instant;
-use wire::{FrameError, FrameLimits};
+use wire::{FrameError, FrameLimits, Request};
 
 use crate::budget::{Charge, Taken};
 
@@ -39,7 +39,7 @@ const ALIGN: usize = 8;
 /// A read of less is not worth the system call.
 const LEAST_ROOM: usize = 512;
 
-/// Method name, its length, the sequence number: a head is complete within these bytes or it never will be.
+/// Where only heads are taken, so much of one is asked for at a time.
 const HEAD_BYTES: usize = 512;
 
 thread_local! {
@@ -144,12 +144,12 @@ impl Inbound {
             return Ok(());
         }
         let mut lacking = wire::needed(&self.chunk);
-        if starved {
-            lacking = lacking.min(HEAD_BYTES);
-        } else if let Ok(Some(claimed)) = wire::claimed(&self.chunk, &self.limits)
-            && claimed >= BIG
-        {
-            return Err(Need::Body(claimed));
+        match wire::claimed(&self.chunk, &self.limits) {
+            // Nor is more than the head of use in a frame over the limit.
+            Err(_) => lacking = lacking.min(HEAD_BYTES),
+            Ok(_) if starved => lacking = lacking.min(HEAD_BYTES),
+            Ok(Some(claimed)) if claimed >= BIG => return Err(Need::Body(claimed)),
+            Ok(_) => {}
         }
         let room = self.chunk.capacity() - self.chunk.len();
         let least = lacking.max(LEAST_ROOM);
@@ -294,9 +294,10 @@ fn read_scratch<IO: AsyncRead + Unpin>(
     })
 }
 
-/// Whether the head of the incomplete frame in `unread` must be there by now.
+/// Whether the head of the incomplete frame in `unread` must be there by now: also one with a TTHeader, if that is no longer
+/// than what a connection owns.
 pub(crate) fn must_hold_head(unread: &[u8]) -> bool {
-    unread.len() >= HEAD_BYTES
+    unread.len() >= OWN || !Request::lacks_head(unread.get(PREFIX..).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -304,7 +305,7 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-    use wire::{DecodeLimits, MessageKind, Protocol, Request, encode_call};
+    use wire::{DecodeLimits, MessageKind, Protocol, encode_call};
 
     use super::*;
     use crate::testing::Note;

@@ -8,6 +8,9 @@ use crate::envelope::{self, Head, MessageKind, MethodName, Protocol};
 use crate::ttheader::{self, Opened};
 use crate::{Carried, DecodeLimits, Frame, WireError};
 
+/// Name, its length, number: a head without a TTHeader is complete within these bytes or it never will be.
+const MOST_HEAD: usize = 508;
+
 /// An encoded answer.
 pub type Reply = Frame;
 
@@ -65,6 +68,19 @@ impl Request {
             payload: frame,
             limits: *limits,
         })
+    }
+
+    /// Whether [`Request::parse`] may succeed only once more of the payload has come: no head has more bytes than a few hundred
+    /// and what the length of a TTHeader says.
+    #[must_use]
+    pub fn lacks_head(payload: &[u8]) -> bool {
+        match payload {
+            [] | [0x80] | [0x82] | [0x10] => true,
+            [0x80, 0x01, ..] => payload.len() < MOST_HEAD,
+            [0x82, kind, ..] if kind & 0x1f == 1 => payload.len() < MOST_HEAD,
+            [0x10, 0x00, ..] => payload.len() < ttheader::most_bytes(payload) + MOST_HEAD,
+            _ => false,
+        }
     }
 
     /// Bytes of the frame's payload.

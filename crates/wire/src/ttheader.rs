@@ -90,6 +90,13 @@ pub(crate) fn open(payload: &Bytes) -> Result<Option<Opened>, WireError> {
     Ok(Some(Opened { number, carried, message }))
 }
 
+/// Within so many bytes of a payload that begins like this the message begins; 0 when it begins otherwise.
+pub(crate) fn most_bytes(payload: &[u8]) -> usize {
+    let Some(rest) = payload.strip_prefix(&MAGIC) else { return 0 };
+    let words = rest.get(6..8).map_or(0, |words| usize::from(u16::from_be_bytes([words[0], words[1]])));
+    FIXED + (words * 4).min(MOST_HEADER) + 4
+}
+
 /// The message without a length in front.
 fn unframed(message: Bytes) -> Result<Bytes, WireError> {
     let Some(first) = message.first_chunk::<4>() else { return Err(CUT) };

@@ -109,7 +109,10 @@ where
                     }
                 }
                 Ok(None) => break,
-                Err(error) => return self.close_on(error),
+                Err(error) => match self.close_on(error) {
+                    Step::Idle => break,
+                    step => return step,
+                },
             }
         }
         if (self.starved || self.refused.is_some())

@@ -4,6 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wire::{FrameError, Sniffed};
 
 use super::{Connection, End, Step};
+use crate::inbound::must_hold_head;
 use crate::{Limit, Service};
 
 impl<IO, S> Connection<IO, S>
@@ -23,11 +24,15 @@ where
             }
             _ => {}
         }
+        if let Sniffed::TooLargeFrame(bytes) = what {
+            let step = self.close_on(FrameError::TooLarge { bytes: bytes as usize, limit: self.limits.bytes() });
+            if let Step::End(_) = step {
+                self.shared.observe.sniffed(what);
+            }
+            return step;
+        }
         self.shared.observe.sniffed(what);
         let Some(refusal) = what.refusal(received) else { return Step::End(End::Gone) };
-        if let Sniffed::TooLargeFrame(bytes) = what {
-            return self.close_on(FrameError::TooLarge { bytes: bytes as usize, limit: self.limits.bytes() });
-        }
         if self.shared.notices.is_due(Some(self.peer.address.ip())) {
             tracing::warn!(peer = %self.peer.address, what = refusal.log, "connection refused");
         }
@@ -35,12 +40,17 @@ where
         Step::End(End::Polite)
     }
 
+    /// Ends the connection for a frame that is not taken; `Idle`: once its head has come, which the answer needs.
     pub(super) fn close_on(&mut self, error: FrameError) -> Step {
         if let FrameError::TooLarge { limit, .. } = error {
-            self.shared.observe.limit(Limit::FrameBytes);
-            if let Some(answer) = wire::too_large(self.inbound.unread(), limit) {
-                self.out.push_bytes(answer);
+            let unread = self.inbound.unread();
+            match wire::too_large(unread, limit) {
+                Some(answer) => self.out.push_bytes(answer),
+                // Some clients send a frame's length by itself.
+                None if !must_hold_head(unread) => return Step::Idle,
+                None => {}
             }
+            self.shared.observe.limit(Limit::FrameBytes);
         }
         self.tell_closed(&error);
         Step::End(End::Polite)

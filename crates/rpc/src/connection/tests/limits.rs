@@ -40,6 +40,82 @@ async fn a_frame_over_the_limit_is_answered_with_both_numbers_and_ends_the_conne
     }
 }
 
+/// Apache's client in Rust sends the length of a frame by itself; what came with it decided whether there was an answer.
+#[tokio::test(start_paused = true)]
+async fn a_frame_over_the_limit_is_answered_however_its_head_comes() {
+    let note = Note::of(vec![0; 70_000]);
+    let calls = [Protocol::Binary, Protocol::Compact].map(|protocol| call(protocol, "echo", 2, &note));
+    for frame in [&calls[0][..], &calls[1], &in_ttheader(&calls[0], 2_000)] {
+        for pieces in [&[4, 30, 2_600][..], &[3, 10, 1, 700, 2_000], &[5_000]] {
+            for earlier in [0, 1] {
+                let bench = bench(ServerLimits { frame_bytes: 60_000, ..ServerLimits::default() });
+                let (mut raw, task) = bench.connect();
+                for _ in 0..earlier {
+                    raw.call("echo", 1, "fits").await;
+                    raw.reply().await;
+                }
+                let mut rest = frame;
+                for bytes in pieces {
+                    let (piece, later) = rest.split_at(*bytes);
+                    raw.send(piece).await;
+                    rest = later;
+                    // The server sees the pieces apart.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    if task.is_finished() {
+                        break;
+                    }
+                }
+                // It lingers for as long as the peer does.
+                raw.io.shutdown().await.expect("half of it closes");
+                let answer = raw.rest().await;
+                let told = b"limit of 60000 bytes";
+                assert!(answer.windows(told.len()).any(|part| part == told), "{pieces:?}: {answer:02x?}");
+                task.await.expect("the connection ends");
+                assert_eq!(bench.stats.limit_hits(Limit::FrameBytes), 1);
+                assert_eq!(bench.stats.sniffed_total.load(Relaxed), 1 - earlier);
+                assert_eq!(bench.in_flight(), 0);
+            }
+        }
+    }
+}
+
+/// A header longer than half a kilobyte ended the connection, and with it the other calls on it.
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_long_header_is_refused_for_want_of_bytes_as_any_other() {
+    let bench = bench(ServerLimits { frame_bytes: MB, bytes_in_flight: MB, ..ServerLimits::default() });
+    let (mut holder, _task) = bench.connect();
+    holder.send(&call(Protocol::Binary, "hold", 1, &Note::of(vec![b'h'; 900_000]))).await;
+    bench.notes.until(|happened| happened.started == 1).await;
+
+    let (mut raw, _task) = bench.connect();
+    raw.call("hold", 1, "x").await;
+    let big = in_ttheader(&call(Protocol::Binary, "echo", 5, &Note::of(vec![b'b'; 600_000])), 3_000);
+    let (first, rest) = big.split_at(1_000);
+    raw.send(first).await;
+    tokio::time::sleep(bench.shared.limits.frame_time + Duration::from_millis(1)).await;
+    let (second, rest) = rest.split_at(2_200);
+    raw.send(second).await;
+    let refused = raw.frame().await.expect("an answer, not the end");
+    let told = b"bytes_in_flight";
+    assert!(refused.starts_with(&[0x10, 0]) && refused.windows(told.len()).any(|part| part == told), "{refused:02x?}");
+    raw.send(rest).await;
+    bench.notes.open("x");
+    assert_eq!(raw.reply().await, (1, "x".to_owned()), "it goes on");
+}
+
+/// The frame in a TTHeader with a token of so many bytes.
+fn in_ttheader(frame: &[u8], token: usize) -> Vec<u8> {
+    let mut header = vec![0, 0, 0x11];
+    header.extend((token as u16).to_be_bytes());
+    header.resize(header.len() + token, b't');
+    header.resize(header.len().next_multiple_of(4), 0);
+    let mut payload = vec![0x10, 0, 0, 0, 0, 0, 0, 9];
+    payload.extend((header.len() as u16 / 4).to_be_bytes());
+    payload.extend(header);
+    payload.extend(&frame[4..]);
+    [&(payload.len() as u32).to_be_bytes(), &payload[..]].concat()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_of_two_gigabytes_allocates_nothing_and_ends_the_connection() {
     let bench = default_bench();
