@@ -23,6 +23,8 @@ pub mod sqlite;
 pub mod store;
 mod stores;
 mod sweep;
+#[cfg(test)]
+mod testing;
 
 pub use day::{Day, rfc_3339};
 pub use history::{History, State};

@@ -4,10 +4,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::day::Day;
 use crate::folder::Folder;
-use crate::record::{RecordId, Source, Timing};
+use crate::record::RecordId;
 use crate::spool::Limits;
 use crate::sqlite::Sqlite;
 use crate::store::{Filter, Pictures};
+use crate::testing::record;
 
 /// A delivery from a spool into a file of SQLite and a folder.
 struct Bench {
@@ -61,29 +62,6 @@ impl Bench {
         files
             .filter(|file| file.as_ref().is_ok_and(|file| file.path().extension().is_some_and(|it| it == "refused")))
             .count()
-    }
-}
-
-fn record(model: &str) -> Record {
-    Record {
-        id: RecordId::generate(),
-        request_id: "r".to_owned(),
-        caller: "c".to_owned(),
-        source: Source::Api,
-        model: model.to_owned(),
-        version: "1".to_owned(),
-        file_name: String::new(),
-        format: "png".to_owned(),
-        bytes: 9,
-        sha256: String::new(),
-        width: 1,
-        height: 1,
-        labels: Vec::new(),
-        timing: Timing::default(),
-        outcome: "ok".to_owned(),
-        kept_bytes: 0,
-        has_preview: false,
-        correction: None,
     }
 }
 

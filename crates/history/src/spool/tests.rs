@@ -4,7 +4,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use tempfile::TempDir;
 
 use super::*;
-use crate::record::{Record, RecordId, Source, Timing};
+use crate::record::{Record, RecordId, Source};
+use crate::testing::record;
 
 const ROOM: Limits = Limits { queue_bytes: 64 << 20, disk_bytes: 1 << 30, pictures: true };
 
@@ -14,24 +15,10 @@ fn open(folder: &TempDir) -> Spool {
 
 fn entry(picture: &[u8]) -> Entry {
     let record = Record {
-        id: RecordId::generate(),
-        request_id: "r".to_owned(),
-        caller: "c".to_owned(),
         source: Source::Page,
-        model: "m".to_owned(),
-        version: "1".to_owned(),
         file_name: "\u{9774}.png".to_owned(),
-        format: "png".to_owned(),
         bytes: picture.len() as u64,
-        sha256: String::new(),
-        width: 1,
-        height: 1,
-        labels: Vec::new(),
-        timing: Timing::default(),
-        outcome: "ok".to_owned(),
-        kept_bytes: 0,
-        has_preview: false,
-        correction: None,
+        ..record("m")
     };
     Entry { record, picture: Some(bytes::Bytes::copy_from_slice(picture)), preview: None }
 }

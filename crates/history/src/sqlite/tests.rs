@@ -1,34 +1,12 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::record::{Source, Timing};
-
-fn record(id: RecordId) -> Record {
-    Record {
-        id,
-        request_id: "r".to_owned(),
-        caller: "c".to_owned(),
-        source: Source::Api,
-        model: "m".to_owned(),
-        version: "1".to_owned(),
-        file_name: String::new(),
-        format: "png".to_owned(),
-        bytes: 9,
-        sha256: String::new(),
-        width: 1,
-        height: 1,
-        labels: Vec::new(),
-        timing: Timing::default(),
-        outcome: "ok".to_owned(),
-        kept_bytes: 0,
-        has_preview: false,
-        correction: None,
-    }
-}
+use crate::testing::record;
 
 async fn put(store: &Sqlite) -> Result<RecordId, StoreError> {
-    let id = RecordId::generate();
-    store.put(&[record(id)]).await.map(|()| id)
+    let record = record("m");
+    let id = record.id;
+    store.put(&[record]).await.map(|()| id)
 }
 
 async fn listed(store: &Sqlite) -> Vec<RecordId> {
