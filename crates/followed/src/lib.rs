@@ -1,7 +1,8 @@
 //! What a running process has made of files, made anew whenever they change.
 //!
 //! Promises: what cannot be used leaves what was there before in force, so that a mistake in a file stops nobody; it is told once,
-//! and tried again at every look until it can be used, for what keeps a file from being read need not lie in the file.
+//! and tried again at every look until it can be used, for what keeps a file from being read need not lie in the file. It is told
+//! at the second look: who replaces a certificate and then its key is not told, between the two, that they do not belong together.
 //! Not here: what the files mean.
 
 use std::convert::Infallible;
@@ -91,7 +92,7 @@ impl<S: Source> Followed<S> {
         mut before: Option<Vec<Stamp>>,
         mut told: impl FnMut(Result<&S::Made, S::Error>),
     ) -> Infallible {
-        let mut failed: Option<(Vec<Stamp>, String)> = None;
+        let (mut failing, mut told_of) = (false, None);
         loop {
             let (this, last) = (Arc::clone(&self), before.clone());
             // A file system can hang.
@@ -102,15 +103,16 @@ impl<S: Source> Followed<S> {
             match looked.await {
                 Ok(Some((stamps, Ok(made)))) => {
                     self.now.store(Arc::new(made));
-                    (before, failed) = (Some(stamps), None);
+                    (before, failing, told_of) = (Some(stamps), false, None);
                     told(Ok(&self.now.load()));
                 }
                 Ok(Some((stamps, Err(error)))) => {
                     let failure = Some((stamps, error.to_string()));
-                    if failed != failure {
+                    if failing && told_of != failure {
                         told(Err(error));
+                        told_of = failure;
                     }
-                    (before, failed) = (None, failure);
+                    (before, failing) = (None, true);
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -183,6 +185,26 @@ mod tests {
         assert_eq!(**followed.now(), "after");
         tokio::time::sleep(PAUSE * 3).await;
         assert!(told.try_recv().is_err(), "what has not changed is not read again");
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_replaced_between_two_looks_is_not_told_as_a_failure() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, failing) = (folder.path().join("file"), folder.path().join("failing"));
+        fs::write(&file, "before").expect("written");
+        let followed = Arc::new(Followed::new(Text { file: file.clone(), failing: failing.clone() }).expect("a text"));
+        let (tell, mut told) = mpsc::unbounded_channel();
+        fs::write(&failing, "").expect("written");
+        fs::write(&file, "after").expect("written");
+        let following = tokio::spawn(
+            Arc::clone(&followed).follow(move |change| tell.send(change.cloned()).expect("somebody listens")),
+        );
+        // The clock stands still until the first look is over.
+        tokio::time::sleep(PAUSE / 2).await;
+        assert!(told.try_recv().is_err());
+        fs::remove_file(&failing).expect("it is there");
+        assert_eq!(told.recv().await, Some(Ok("after".to_owned())));
         following.abort();
     }
 

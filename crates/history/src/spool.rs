@@ -194,7 +194,7 @@ impl Spool {
                 }
             }
             // What stands behind the last whole entry of a file that an earlier process left was never acknowledged.
-            if ended && !segment.recovered {
+            if ended && reader.at < segment.durable && !segment.recovered {
                 self.shared.keep_damaged(&segment.path)?;
             }
             let upto = if ended { segment.durable } else { reader.at };

@@ -116,7 +116,7 @@ impl Sqlite {
         self.on_thread(|shared| {
             let inode = inode(&shared.file)?;
             let kept = shared.readers.lock().pop().filter(|kept| kept.inode == inode);
-            let reader = kept.map_or_else(|| Opened::new(&shared.file), Ok)?;
+            let reader = kept.map_or_else(|| shared.reading(), Ok)?;
             let done = work(&reader.connection).map_err(failed);
             let mut readers = shared.readers.lock();
             if readers.len() < READERS {
@@ -159,6 +159,16 @@ impl Shared {
             }
         };
         Ok(&mut writer.insert(opened).connection)
+    }
+
+    /// A connection that reads from the file that is there now. One that is empty has no tables until somebody writes, which may
+    /// well wait for an answer from here.
+    fn reading(&self) -> Result<Opened, StoreError> {
+        let reader = Opened::new(&self.file)?;
+        if schema::is_older(&reader.connection)? {
+            self.writing(&mut self.writer.lock())?;
+        }
+        Ok(reader)
     }
 }
 
@@ -399,6 +409,6 @@ impl Records for Sqlite {
     }
 
     fn check(&self) -> Answer<'_, ()> {
-        self.on_thread(|shared| schema::check(&Opened::new(&shared.file)?.connection))
+        self.on_thread(|shared| schema::check(&shared.reading()?.connection))
     }
 }

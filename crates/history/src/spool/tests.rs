@@ -58,6 +58,7 @@ fn what_was_kept_comes_in_order_and_completed() {
     assert_eq!(found[3].record.kept_bytes, 1_000);
     assert_eq!(found[3].record.sha256.len(), 64);
     assert_eq!(rest(&spool), [], "and once");
+    assert_eq!(files(&folder, "damaged"), Vec::<PathBuf>::new(), "the end of an open file is no damage");
 }
 
 #[test]

@@ -49,6 +49,11 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<Migration, StoreErr
     Ok(Migration { from, to: NEEDED })
 }
 
+/// Whether the tables are those of an earlier program, or there are none yet.
+pub(super) fn is_older(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(version(connection)? < NEEDED)
+}
+
 /// Whether the tables are those of this program.
 pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
     match version(connection)? {

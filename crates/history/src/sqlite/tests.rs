@@ -101,6 +101,9 @@ async fn a_file_that_cannot_be_used_at_the_start_is_used_once_it_can() {
     assert!(matches!(store.check().await, Err(StoreError::Away { .. })));
     assert!(matches!(store.page(&Filter::default(), None, 1).await, Err(StoreError::Away { .. })));
     fs::write(&file, "").expect("emptied");
+    // Before a record is put once more it is asked whether it was deleted.
+    assert_eq!(store.deleted(&[RecordId::generate()]).await, Ok(vec![]));
+    assert_eq!(store.check().await, Ok(()));
     let id = put(&store).await.expect("stored");
     assert_eq!(listed(&store).await, [id]);
     // Where there is nothing yet and nothing can be made, somebody has named the wrong place.
