@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod program;
 pub mod settings;
 pub mod signals;
+pub mod silence;
 mod size;
 pub mod traces;
 

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::gathered::Gathered;
 use crate::json_line::JsonLine;
 use crate::metrics::Metrics;
+use crate::silence::{Heard, Silence};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,7 @@ const WAITING: usize = 16_384;
 /// Writes what is left when dropped: keep it until the end of the process.
 #[must_use = "dropping it ends the log"]
 pub struct Logs {
+    silence: Silence,
     dropped: ErrorCounter,
     _guard: WorkerGuard,
 }
@@ -112,16 +114,23 @@ pub fn start(settings: &Settings) -> Result<Logs, String> {
         Format::Text => false,
         Format::Json => true,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let silence = Silence::default();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
     if json {
-        builder.event_format(JsonLine).init();
+        builder.event_format(Heard { format: JsonLine, silence: silence.clone() }).init();
     } else {
-        builder.with_ansi(terminal).init();
+        let format = tracing_subscriber::fmt::format::Format::default().with_ansi(terminal);
+        builder.event_format(Heard { format, silence: silence.clone() }).init();
     }
-    Ok(Logs { dropped, _guard: guard })
+    Ok(Logs { silence, dropped, _guard: guard })
 }
 
 impl Logs {
+    /// What can be silenced later.
+    pub fn silence(&self) -> Silence {
+        self.silence.clone()
+    }
+
     /// Shows how many lines were dropped as `outboard_log_dropped_lines_total`.
     pub fn counted_in(&self, metrics: &Metrics) {
         let dropped = Dropped(self.dropped.clone());

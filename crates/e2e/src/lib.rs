@@ -6,6 +6,7 @@
 mod http;
 mod models;
 mod pictures;
+mod ports;
 mod process;
 mod stand;
 mod tools;
@@ -13,6 +14,7 @@ mod tools;
 pub use http::{Answer, Http};
 pub use models::{bundled_chat_model, tiny_chat_model, tiny_chat_model_with};
 pub use pictures::{Tiles, png_of_tile, tile_sheet};
+pub use ports::free_ports;
 pub use process::{Program, wait_until};
 pub use stand::{Parts, Stand};
 pub use tools::{browse, browse_with_pictures, model_cache, node, python, repository, target_folder};

@@ -29,6 +29,7 @@ pub struct Program {
     child: Child,
     log: PathBuf,
     farewell: Option<Signal>,
+    errors: &'static [&'static str],
 }
 
 impl Program {
@@ -43,13 +44,20 @@ impl Program {
         let errors = file.try_clone().expect("a file handle can be doubled");
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) does not start: {error}"));
-        Self { name: name.to_owned(), child, log, farewell: None }
+        Self { name: name.to_owned(), child, log, farewell: None, errors: &[] }
     }
 
     /// When dropped it first gets this signal and ten seconds: for a program that has children, which only it can end.
     #[must_use]
     pub fn with_farewell(mut self, signal: Signal) -> Self {
         self.farewell = Some(signal);
+        self
+    }
+
+    /// Errors in its log whose target begins with one of these do not fail the test. All others do.
+    #[must_use]
+    pub fn may_log_errors(mut self, targets: &'static [&'static str]) -> Self {
+        self.errors = targets;
         self
     }
 
@@ -104,6 +112,14 @@ impl Program {
     }
 }
 
+impl Program {
+    fn is_unexpected(&self, line: &str) -> bool {
+        let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { return false };
+        let target = event["target"].as_str().unwrap_or_default();
+        event["level"] == "ERROR" && !self.errors.iter().any(|known| target.starts_with(known))
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         if let Some(signal) = self.farewell
@@ -121,6 +137,10 @@ impl Drop for Program {
             let log = self.log();
             let tail = log.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
             eprintln!("--- end of the log of {}\n{tail}", self.name);
+        } else {
+            let log = self.log();
+            let error = log.lines().find(|line| self.is_unexpected(line));
+            assert_eq!(error, None, "{} has logged an error", self.name);
         }
     }
 }

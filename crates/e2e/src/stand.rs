@@ -1,6 +1,6 @@
 //! A whole installation: server, gateway and nginx on ports of their own.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::http::Http;
+use crate::ports::free_ports;
 use crate::process::{Program, wait_until};
 use crate::tools::{model_cache, repository, target_folder};
 
@@ -30,6 +31,8 @@ pub struct Parts {
     pub web: bool,
     /// Variables of the command line, as for TLS.
     pub outboard: Vec<(&'static str, String)>,
+    /// Errors in the programs' logs fail the test, but for those whose targets begin so.
+    pub errors: &'static [&'static str],
     /// A Thrift server that the test has started itself, instead of `outboard-server`.
     pub instead: Option<SocketAddr>,
 }
@@ -43,6 +46,7 @@ impl Default for Parts {
             gateway: Vec::new(),
             web: true,
             outboard: Vec::new(),
+            errors: &[],
             instead: None,
         }
     }
@@ -71,12 +75,7 @@ impl Stand {
     #[must_use]
     pub fn start(parts: Parts) -> Self {
         let folder = TempDir::with_prefix("outboard-e2e-").expect("a temporary folder can be made");
-        // Ports that were free a moment ago: held all at once, so that they differ.
-        let holders: Vec<TcpListener> =
-            (0..5).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<u16> = holders.iter().map(|l| l.local_addr().expect("bound").port()).collect();
-        drop(holders);
-        let ports = ports.try_into().expect("five ports");
+        let ports = free_ports();
         let mut stand = Self { parts, ports, server: None, gateway: None, nginx: None, folder };
         if stand.parts.instead.is_none() {
             stand.launch_server();
@@ -148,7 +147,7 @@ impl Stand {
         for setting in &self.parts.server {
             command.args(["--set", setting]);
         }
-        self.server = Some(Program::start("server", command, self.folder.path()));
+        self.server = Some(Program::start("server", command, self.folder.path()).may_log_errors(self.parts.errors));
     }
 
     /// Starts the gateway (again).
@@ -163,7 +162,7 @@ impl Stand {
         for setting in &self.parts.gateway {
             command.args(["--set", setting]);
         }
-        self.gateway = Some(Program::start("gateway", command, self.folder.path()));
+        self.gateway = Some(Program::start("gateway", command, self.folder.path()).may_log_errors(self.parts.errors));
     }
 
     /// Starts the gateway anew with these settings instead.

@@ -234,7 +234,7 @@ fn a_gateway_whose_database_is_away_starts_answers_and_brings_everything_later()
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let away = ["history.store=cassandra".to_owned(), format!("history.cassandra.nodes=127.0.0.1:{port}")];
-    let mut stand = Stand::start(Parts { gateway: away.to_vec(), ..only_fashion() });
+    let mut stand = Stand::start(Parts { gateway: away.to_vec(), errors: &["scylla"], ..only_fashion() });
     let http = stand.http();
     let mut promised: Vec<String> = (0..5).flat_map(|_| acknowledged(&keep(&http))).collect();
     let told = wait_until("the gateway to notice", LIMIT, || {

@@ -86,8 +86,12 @@ fn all(http: &Http) -> Option<Vec<Value>> {
 fn a_thousand_pictures_are_answered_and_kept_once_though_cassandra_is_killed_meanwhile() {
     let (cassandra, s3) = (Service::start("cassandra"), Service::start("s3"));
     let gateway = settings(&cassandra, &s3);
-    let stand =
-        Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
+    let stand = Stand::start(Parts {
+        only: vec!["fashion-mnist".into()],
+        gateway: gateway.clone(),
+        errors: &["scylla"],
+        ..Parts::default()
+    });
     // The gateway is up before there are tables.
     let below = |setting: &String| setting.trim_start_matches("history.").to_owned();
     let flags: Vec<String> = gateway.iter().flat_map(|setting| ["--set".to_owned(), below(setting)]).collect();
@@ -154,8 +158,12 @@ fn a_thousand_pictures_are_answered_and_kept_once_though_cassandra_is_killed_mea
 fn pictures_wait_for_a_store_of_pictures_that_was_killed() {
     let (cassandra, s3) = (Service::start("cassandra"), Service::start("s3"));
     let gateway = settings(&cassandra, &s3);
-    let stand =
-        Stand::start(Parts { only: vec!["fashion-mnist".into()], gateway: gateway.clone(), ..Parts::default() });
+    let stand = Stand::start(Parts {
+        only: vec!["fashion-mnist".into()],
+        gateway: gateway.clone(),
+        errors: &["scylla"],
+        ..Parts::default()
+    });
     let flags: Vec<&str> =
         gateway.iter().flat_map(|setting| ["--set", setting.trim_start_matches("history.")]).collect();
     assert!(stand.outboard(&[&["history", "migrate"], flags.as_slice()].concat()).status.success());

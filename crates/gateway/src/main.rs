@@ -38,6 +38,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, guard, web};
 use chassis::keyring::Keyring;
+use chassis::silence::Silence;
 use chassis::traces::Traces;
 use clap::Parser;
 use fault::Fault;
@@ -226,7 +227,7 @@ async fn serve(
         actix_web::rt::spawn(server_tls::follow(tls, Arc::clone(&process.metrics.tls)));
     }
     let server = http.run();
-    actix_web::rt::spawn(drain(door, server.handle(), Arc::clone(&process)));
+    actix_web::rt::spawn(drain(door, server.handle(), logs.silence(), Arc::clone(&process)));
     server.await.map_err(|error| format!("the listener failed: {error}"))?;
     info!("drained");
     traces.end();
@@ -245,11 +246,13 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// At the first signal: no new connections, answers close theirs, and the end comes when nothing is in flight. What still runs
 /// shortly before the limit is told so, instead of being cut.
-async fn drain(door: Socket, server: ServerHandle, process: Arc<Process>) {
+async fn drain(door: Socket, server: ServerHandle, silence: Silence, process: Arc<Process>) {
     if let Err(error) = chassis::signals::stop_requested().await {
         warn!(%error, "no signal handler");
         return;
     }
+    // It goes on asking the shut listener for connections, and would log the refusal as an error twice a second.
+    silence.on("actix_server::accept");
     // Shut first: actix keeps copies of the listener, and as long as one is open the system takes connections that nobody
     // will serve. What waits in the queue is accepted within the pause; only then are clients told to connect elsewhere.
     if let Err(error) = door.shutdown(Shutdown::Both) {

@@ -1,10 +1,10 @@
 //! Two servers, two gateways, nginx.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Http, Program, repository, target_folder, wait_until};
+use e2e::{Http, Program, free_ports, repository, target_folder, wait_until};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -44,10 +44,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts it and waits until it is ready.
     pub(crate) fn start() -> Self {
-        let holders: Vec<TcpListener> =
-            (0..9).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<u16> = holders.iter().map(|l| l.local_addr().expect("bound").port()).collect();
-        drop(holders);
+        let ports = free_ports::<9>().to_vec();
         let namespace = Namespace::make();
         let second = namespace.as_ref().map_or("127.0.0.1", Namespace::address);
         let at = |host: &str, port: u16| format!("{host}:{port}").parse::<SocketAddr>().expect("an address");

@@ -134,6 +134,12 @@ impl Drop for Gateway {
         self.kill();
         if std::thread::panicking() {
             eprintln!("--- log of the gateway\n{}", self.log());
+        } else {
+            // A driver's words about a database that is away are its own.
+            let ours = |event: &serde_json::Value| !event["target"].as_str().is_some_and(|it| it.starts_with("scylla"));
+            let errors: Vec<_> =
+                self.events().into_iter().filter(|event| event["level"] == "ERROR" && ours(event)).collect();
+            assert!(errors.is_empty(), "the gateway has logged {errors:?}");
         }
     }
 }
