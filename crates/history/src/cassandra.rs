@@ -10,6 +10,7 @@
 //! Promises: what `put` has acknowledged is on a quorum of the copies. Age is Cassandra's own work (TTL, time windows).
 //! Not here: pictures (`s3`, `folder`).
 
+pub(crate) mod expiry;
 mod schema;
 mod shelf;
 mod usage;
@@ -41,8 +42,6 @@ use crate::store::{Answer, Filter, LARGEST_PAGE, Migration, Page, Records, Store
 const SHARDS: u8 = 16;
 /// Rows on their way at the same time.
 const AT_ONCE: usize = 32;
-/// Longest TTL that Cassandra takes, in seconds: 20 years.
-const LONGEST_TTL: i64 = 630_720_000;
 /// How often a statement is sent that Cassandra has forgotten, and the pause before the second time; it doubles each time.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -162,12 +161,7 @@ impl Cassandra {
 
     /// Seconds that a record has left; 0 is for ever, none is that its time is over.
     fn ttl(&self, id: RecordId) -> Option<i32> {
-        if self.0.keep_days == 0 {
-            return Some(0);
-        }
-        let end = id.day().end_id().millis() / 1_000 + u64::from(self.0.keep_days) * 24 * 60 * 60;
-        let left = end as i64 - (millis_now() / 1_000) as i64;
-        (left > 0).then(|| left.min(LONGEST_TTL) as i32)
+        expiry::ttl(id.day(), self.0.keep_days, (millis_now() / 1_000) as i64)
     }
 
     /// Lists first, then the record: what a list names and is not there yet is passed over.

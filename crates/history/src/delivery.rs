@@ -54,7 +54,10 @@ impl Delivery {
                     *self.trouble.lock() = Some(format!("the spool cannot be read: {error}"));
                     tokio::time::sleep(BACKOFF.1).await;
                 }
-                Err(_) => tokio::time::sleep(BACKOFF.1).await,
+                Err(error) => {
+                    error!(%error, "the history's spool could not be read");
+                    tokio::time::sleep(BACKOFF.1).await;
+                }
             }
         }
     }
@@ -91,6 +94,7 @@ impl Delivery {
                 // One of them may keep the others from being stored.
                 Err(StoreError::Broken { .. }) if attempt >= OFFERS && self.answer().await => {
                     if self.one_by_one(&batch).await {
+                        self.note(None);
                         return self.spool.stored(&batch);
                     }
                     // With what has come meanwhile, which tells whether it is the entries or the store.

@@ -11,6 +11,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use crate::cassandra::expiry;
+use crate::day::Day;
 use crate::delivery::{Delivery, Trouble, in_time};
 use crate::metrics::Counts;
 use crate::record::{Correction, Record, RecordId};
@@ -69,6 +71,12 @@ impl History {
             let _entered = runtime.enter();
             Stores::open(settings)?
         };
+        if settings.store == StoreKind::Cassandra && expiry::is_cut(Day::today(), settings.days) {
+            warn!(
+                days = settings.days,
+                "records go before `history.days` are over: rows in Cassandra expire on 2038-01-18 at the latest"
+            );
+        }
         let counts = Counts::new();
         let limits = Limits {
             queue_bytes: settings.queue.as_u64() as usize,

@@ -87,6 +87,11 @@ impl Counts {
         self.records.get_or_create(&OutcomeLabels { outcome: OUTCOMES[outcome as usize] }).inc_by(count);
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(&self, outcome: Outcome) -> u64 {
+        self.records.get_or_create(&OutcomeLabels { outcome: OUTCOMES[outcome as usize] }).get()
+    }
+
     pub(crate) fn took(&self, operation: &'static str, seconds: f64) {
         self.seconds.get_or_create(&OperationLabels { operation }).observe(seconds);
     }

@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{BufWriter, Result, Write as _};
+use std::io::{BufWriter, ErrorKind, Result, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,6 +74,8 @@ struct Segment {
     maybe_again: bool,
     /// Everything before is in the stores.
     stored: u64,
+    /// Entries of this process that are not; at its end, those that nobody can read any more.
+    waiting: i64,
 }
 
 /// Entries to bring into the stores, all from one file.
@@ -82,8 +84,6 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// They may be in the stores already, and may have been deleted there.
     pub(crate) maybe_again: bool,
-    /// This process has counted them when they came.
-    counted: bool,
     path: PathBuf,
     upto: u64,
 }
@@ -112,17 +112,21 @@ impl Spool {
     pub(crate) fn open(parent: &Path, limits: Limits, counts: Counts) -> Result<Self> {
         fs::create_dir_all(parent)?;
         let (folder, lock) = first_free(parent)?;
-        let mut segments: Vec<PathBuf> = Vec::new();
-        adopt(parent, &folder)?;
+        let mut segments = Vec::new();
+        // What cannot be taken over now is looked for again and again.
+        if let Err(error) = adopt(parent, &folder, &mut Vec::new()) {
+            warn!(%error, "the history's spool cannot take over what other processes have left");
+        }
         for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
             if path.extension().is_some_and(|ending| ending == "spool") {
-                segments.push(path);
+                segments.push((path, entry.metadata()?.len()));
             }
         }
         // The names begin with the moment.
         segments.sort();
-        let segments = segments.into_iter().map(left_over).collect::<Result<VecDeque<_>>>()?;
+        let segments: VecDeque<_> = segments.into_iter().map(|(path, bytes)| left_over(path, bytes)).collect();
         if !segments.is_empty() {
             let bytes: u64 = segments.iter().map(|segment| segment.durable).sum();
             info!(files = segments.len(), bytes, "the history's spool has records of an earlier process");
@@ -198,8 +202,7 @@ impl Spool {
                 self.shared.keep_damaged(&segment.path)?;
             }
             let upto = if ended { segment.durable } else { reader.at };
-            let (maybe_again, counted) = (segment.maybe_again, !segment.recovered);
-            let batch = Batch { entries, maybe_again, counted, path: segment.path.clone(), upto };
+            let batch = Batch { entries, maybe_again: segment.maybe_again, path: segment.path.clone(), upto };
             if !batch.entries.is_empty() {
                 return Ok(Some(batch));
             }
@@ -209,16 +212,14 @@ impl Spool {
 
     /// These need not be handed out again.
     pub(crate) fn stored(&self, batch: &Batch) {
-        {
-            // Not always the first any more: others may have been taken over.
-            let mut segments = self.shared.segments.lock();
-            if let Some(segment) = segments.iter_mut().find(|segment| segment.path == batch.path) {
-                segment.stored = batch.upto;
-            }
-        }
-        // What an earlier process has left was not counted by this one.
-        if batch.counted {
-            self.shared.counts.waiting.dec_by(batch.entries.len() as i64);
+        // Not always the first any more: others may have been taken over.
+        let mut segments = self.shared.segments.lock();
+        if let Some(segment) = segments.iter_mut().find(|segment| segment.path == batch.path) {
+            segment.stored = batch.upto;
+            // What an earlier process has left was not counted by this one.
+            let counted = segment.waiting.min(batch.entries.len() as i64);
+            segment.waiting -= counted;
+            self.shared.counts.waiting.dec_by(counted);
         }
     }
 
@@ -255,18 +256,19 @@ impl Spool {
     /// Takes over what processes that have ended since have left.
     pub(crate) fn adopt(&self) -> Result<()> {
         let parent = self.shared.folder.parent().unwrap_or(&self.shared.folder);
-        let found = adopt(parent, &self.shared.folder)?;
+        let mut found = Vec::new();
+        let done = adopt(parent, &self.shared.folder, &mut found);
         if !found.is_empty() {
             info!(files = found.len(), "the history takes over the spool of a process that is gone");
             let mut segments = self.shared.segments.lock();
-            for path in found {
+            for (path, bytes) in found {
                 // In front: the open file must stay the last.
-                segments.push_front(left_over(path)?);
+                segments.push_front(left_over(path, bytes));
             }
         }
         self.shared.tell();
         self.shared.grown.notify_one();
-        Ok(())
+        done
     }
 
     /// Writes what is in line, and ends. Nothing is kept after it.
@@ -301,30 +303,38 @@ impl Shared {
 
     /// Keeps a file that cannot be read everywhere, for a person.
     fn keep_damaged(&self, path: &Path) -> Result<()> {
-        error!(file = %path.display(), "an entry of the history's spool is damaged; the file is kept");
-        self.counts.records(Outcome::SetAside, 1);
-        fs::hard_link(path, path.with_extension("damaged")).or_else(already)
+        match fs::hard_link(path, path.with_extension("damaged")) {
+            Ok(()) => {
+                error!(file = %path.display(), "an entry of the history's spool is damaged; the file is kept");
+                self.counts.records(Outcome::SetAside, 1);
+                Ok(())
+            }
+            // It was read before, or has more than one.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// All of a file is stored.
     fn finish(&self, path: &Path) -> Result<()> {
         fs::remove_file(path).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
+            ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })?;
-        self.segments.lock().retain(|segment| segment.path != path);
+        self.segments.lock().retain(|segment| {
+            let ended = segment.path == path;
+            if ended {
+                self.counts.waiting.dec_by(segment.waiting);
+            }
+            !ended
+        });
         self.tell();
         Ok(())
     }
 }
 
-fn already(error: std::io::Error) -> Result<()> {
-    if error.kind() == std::io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
-}
-
-fn left_over(path: PathBuf) -> Result<Segment> {
-    let durable = fs::metadata(&path)?.len();
-    Ok(Segment { path, durable, sealed: true, recovered: true, maybe_again: true, stored: 0 })
+fn left_over(path: PathBuf, durable: u64) -> Segment {
+    Segment { path, durable, sealed: true, recovered: true, maybe_again: true, stored: 0, waiting: 0 }
 }
 
 fn try_lock(folder: &Path) -> Result<Option<File>> {
@@ -348,9 +358,10 @@ fn first_free(parent: &Path) -> Result<(PathBuf, File)> {
     Err(std::io::Error::other("1,024 processes use this folder"))
 }
 
-/// Moves the files of folders whose process is gone into `own`.
-fn adopt(parent: &Path, own: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// Moves the files of folders whose process is gone into `own`. `found` has each that lies there, with its length, also after an
+/// error: nobody else looks for it there.
+fn adopt(parent: &Path, own: &Path, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    let mut done = Ok(());
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let folder = entry.path();
@@ -359,19 +370,25 @@ fn adopt(parent: &Path, own: &Path) -> Result<Vec<PathBuf>> {
         if folder == own || !ours || !folder.is_dir() {
             continue;
         }
-        // Held until they are moved.
-        let Some(_lock) = try_lock(&folder)? else { continue };
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|ending| ending == "spool")) {
-                let here = own.join(name);
-                fs::rename(&path, &here)?;
-                found.push(here);
-            }
-        }
-        sync_folder(own)?;
+        // One that cannot be read, as another user's, keeps nobody from the others.
+        done = done.and(adopt_from(&folder, own, found));
     }
-    Ok(found)
+    done
+}
+
+fn adopt_from(folder: &Path, own: &Path, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    // Held until they are moved.
+    let Some(_lock) = try_lock(folder)? else { return Ok(()) };
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == "spool") {
+            let (here, bytes) = (own.join(entry.file_name()), entry.metadata()?.len());
+            fs::rename(&path, &here)?;
+            found.push((here, bytes));
+        }
+    }
+    sync_folder(own)
 }
 
 /// The thread that writes.
@@ -459,11 +476,12 @@ impl Writer {
         open.file.flush()?;
         open.file.get_ref().sync_data()?;
         let (path, length) = (open.path.clone(), open.length);
-        self.shared.counts.waiting.inc_by(group.len() as i64);
         {
             let mut segments = self.shared.segments.lock();
             if let Some(segment) = segments.iter_mut().rev().find(|segment| segment.path == path) {
                 segment.durable = length;
+                segment.waiting += group.len() as i64;
+                self.shared.counts.waiting.inc_by(group.len() as i64);
             }
         }
         if length >= SEGMENT {
@@ -491,8 +509,15 @@ impl Shared {
         let mut file = BufWriter::with_capacity(256 << 10, File::create_new(&path)?);
         file.write_all(MAGIC)?;
         sync_folder(&self.folder)?;
-        let segment =
-            Segment { path: path.clone(), durable: 0, sealed: false, recovered: false, maybe_again: false, stored: 0 };
+        let segment = Segment {
+            path: path.clone(),
+            durable: 0,
+            sealed: false,
+            recovered: false,
+            maybe_again: false,
+            stored: 0,
+            waiting: 0,
+        };
         self.segments.lock().push_back(segment);
         Ok(Open { path, file, length: MAGIC.len() as u64 })
     }

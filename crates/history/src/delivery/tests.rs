@@ -77,6 +77,7 @@ async fn what_the_store_refuses_alone_is_set_aside_and_keeps_nothing_else_away()
     assert_eq!(bench.listed().await, good);
     assert_eq!(bench.set_aside(), 1);
     assert_eq!(bench.delivery.counts.waiting.get(), 0);
+    assert_eq!(*bench.delivery.trouble.lock(), None, "the store takes records");
 }
 
 #[tokio::test(start_paused = true)]

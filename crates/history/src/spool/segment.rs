@@ -92,7 +92,8 @@ impl Reader {
     pub(super) fn open(path: &Path, at: u64, end: u64) -> Result<Self> {
         let mut file = File::open(path)?;
         let end = end.min(file.metadata()?.len());
-        let (mut at, mut foreign) = (at, false);
+        // It may have become shorter.
+        let (mut at, mut foreign) = (at.min(end), false);
         if at == 0 {
             let mut magic = [0; MAGIC.len()];
             // A file without even its beginning has no entry.

@@ -36,6 +36,14 @@ fn rest(spool: &Spool) -> Vec<Entry> {
     found
 }
 
+/// Everything is read, and the files have left the disk.
+fn end(spool: &Spool) {
+    spool.seal();
+    while !spool.shared.segments.lock().is_empty() {
+        assert_eq!(rest(spool), []);
+    }
+}
+
 fn ids(entries: &[Entry]) -> Vec<RecordId> {
     entries.iter().map(|entry| entry.record.id).collect()
 }
@@ -203,6 +211,69 @@ fn a_file_that_is_damaged_under_a_running_process_holds_up_nothing() {
     assert_eq!(files(&folder, "damaged").len(), 1, "what was acknowledged and cannot be read is kept for a person");
     keep(&spool, &second);
     assert_eq!(ids(&rest(&spool)), [second.record.id]);
+    end(&spool);
+    assert_eq!(spool.shared.counts.waiting.get(), 0, "it waits no longer");
+}
+
+#[test]
+fn a_file_that_becomes_shorter_under_a_running_process_holds_up_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let spool = open(&folder);
+    let (first, second, third) = (entry(b"first"), entry(b"second"), entry(b"third"));
+    keep(&spool, &first);
+    assert_eq!(ids(&rest(&spool)), [first.record.id]);
+    keep(&spool, &second);
+    OpenOptions::new().write(true).open(files(&folder, "spool").remove(0)).expect("opens").set_len(0).expect("cut");
+    assert_eq!(rest(&spool), []);
+    assert_eq!(files(&folder, "damaged").len(), 1);
+    end(&spool);
+    keep(&spool, &third);
+    assert_eq!(ids(&rest(&spool)), [third.record.id]);
+}
+
+#[test]
+fn damage_is_told_once_however_often_it_is_read() {
+    let folder = TempDir::new().expect("a folder");
+    let spool = open(&folder);
+    let made: Vec<Entry> = (0..3).map(|number| entry(&[number; 50])).collect();
+    made.iter().for_each(|entry| keep(&spool, entry));
+    let file = files(&folder, "spool").remove(0);
+    let length = fs::metadata(&file).expect("there").len();
+    let mut open_file = OpenOptions::new().write(true).open(&file).expect("opens");
+    open_file.seek(SeekFrom::Start(length / 2)).expect("sought");
+    open_file.write_all(b"!").expect("written");
+    for _ in 0..2 {
+        let batch = spool.batch(7, 1 << 20).expect("is read").expect("two are whole");
+        assert_eq!(ids(&batch.entries), [made[0].record.id, made[2].record.id]);
+        spool.again(&batch);
+    }
+    assert_eq!(spool.shared.counts.of(Outcome::SetAside), 1);
+}
+
+#[test]
+fn what_cannot_be_taken_over_keeps_nothing_else_away() {
+    let folder = TempDir::new().expect("a folder");
+    let own = open(&folder);
+    // In whatever order the folders are read, some come before one that is damaged.
+    let left: Vec<Entry> = (0..8).map(|number| entry(&[number])).collect();
+    let others: Vec<Spool> = left.iter().map(|_| open(&folder)).collect();
+    for (other, entry) in others.into_iter().zip(&left) {
+        keep(&other, entry);
+        other.close();
+    }
+    for number in 20..24 {
+        fs::create_dir_all(folder.path().join(format!("{number}/lock"))).expect("made");
+    }
+    assert!(own.adopt().is_err());
+    let mut found = ids(&rest(&own));
+    found.sort();
+    let mut all = ids(&left);
+    all.sort();
+    assert_eq!(found, all);
+    // And nobody is kept from starting.
+    own.close();
+    drop(own);
+    open(&folder);
 }
 
 #[test]

@@ -73,13 +73,27 @@ fn a_clock_that_jumps_ahead_is_not_believed_at_once() {
     let hours = |hours: u64| begin + Duration::from_secs(hours * 60 * 60);
     let mut calendar = Calendar::new(first, begin);
     assert_eq!(calendar.today(first.ahead(1), hours(1)), first.ahead(1), "over midnight");
-    assert_eq!(calendar.today(first.ahead(400), hours(2)), first.ahead(2));
-    assert_eq!(calendar.today(first.ahead(400), hours(20)), first.ahead(2));
+    assert_eq!(calendar.today(first.ahead(400), hours(2)), first.ahead(1));
+    assert_eq!(calendar.today(first.ahead(400), hours(20)), first.ahead(1));
     assert_eq!(calendar.today(first.ahead(1), hours(21)), first.ahead(1), "it was a mistake");
-    assert_eq!(calendar.today(first.ahead(400), hours(22)), first.ahead(2), "doubted anew");
+    assert_eq!(calendar.today(first.ahead(400), hours(22)), first.ahead(1), "doubted anew");
     assert_eq!(calendar.today(first.ahead(400), hours(47)), first.ahead(400), "it stays with it");
     assert_eq!(calendar.today(first, hours(48)), first, "back is harmless");
     assert_eq!(calendar.today(first.ahead(11), hours(48 + 24 * 10)), first.ahead(11), "after a long pause");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_at_the_start_is_not_believed_either() {
+    let folder = TempDir::new().expect("a folder");
+    let stores = stores(&folder);
+    let begin = Instant::now();
+    let mut fresh = Calendar::of(&stores).await.expect("asked");
+    assert_eq!(fresh.today(Day::today(), begin), Day::today(), "nothing is known, and nothing can go");
+    let known = Day::today().back(100);
+    put(&stores, known.first_id(), 10).await;
+    let mut calendar = Calendar::of(&stores).await.expect("asked");
+    assert_eq!(calendar.today(Day::today(), begin), known);
+    assert_eq!(calendar.today(Day::today(), Instant::now() + DOUBT), Day::today(), "it stays with it");
 }
 
 #[tokio::test]
