@@ -19,7 +19,7 @@ use units::{CallerId, Deadline, ModelName, RequestId};
 use crate::access::Visitor;
 use crate::metrics::Route;
 use crate::problem::{Problem, start_of};
-use crate::site::{Process, Site};
+use crate::site::{InFlight, Process, Site};
 use crate::trace::{Names, TRACEPARENT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,6 +45,7 @@ pub(crate) struct Ask {
     answered: bool,
     /// For the log line.
     pub(crate) told: Told,
+    _in_flight: InFlight,
 }
 
 /// What the log line says besides how it ended.
@@ -75,8 +76,7 @@ pub(crate) struct ServerTimes {
 impl Ask {
     pub(crate) fn new(request: &HttpRequest, site: &web::Data<Site>, route: Route) -> Self {
         let process = Arc::clone(&site.process);
-        process.in_flight.fetch_add(1, Ordering::AcqRel);
-        process.metrics.in_flight.inc();
+        let in_flight = InFlight::begin(&process);
         let visitor = request.extensions().get::<Visitor>().cloned();
         let caller = match &visitor {
             Some(visitor) => Some(CallerId::verified(&visitor.name)),
@@ -94,6 +94,7 @@ impl Ask {
             by_proxy,
             answered: false,
             told: Told::default(),
+            _in_flight: in_flight,
         }
     }
 
@@ -298,8 +299,6 @@ fn peer(request: &HttpRequest) -> Option<IpAddr> {
 
 impl Drop for Ask {
     fn drop(&mut self) {
-        self.process.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.process.metrics.in_flight.dec();
         if self.answered {
             return;
         }

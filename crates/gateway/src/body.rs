@@ -1,7 +1,6 @@
 //! Bodies: how much of them may be in memory, and how long they may take.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::header::CONTENT_LENGTH;
@@ -10,47 +9,13 @@ use bytes::{Bytes, BytesMut};
 use fault::Fault;
 use futures_util::StreamExt as _;
 
+use crate::memory::Share;
 use crate::problem::unreadable;
 use crate::site::Process;
 
 /// How much of a body that is too large is read and thrown away before the answer. A peer that is still sending when the
 /// connection closes loses the answer; twice the largest allowed body is what a client with a mistake sends.
 const DISCARD: usize = 44 << 20;
-
-/// A share of the memory for bodies; given back when dropped.
-pub(crate) struct Share {
-    process: Arc<Process>,
-    bytes: usize,
-}
-
-impl Share {
-    pub(crate) fn none(process: &Arc<Process>) -> Self {
-        Self { process: Arc::clone(process), bytes: 0 }
-    }
-
-    /// Takes more.
-    ///
-    /// # Errors
-    /// Overloaded when all of it is taken.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
-        let limit = self.process.settings.limits.bodies.as_u64() as usize;
-        let before = self.process.body_bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.bytes += bytes;
-        self.process.metrics.body_bytes.set((before + bytes) as i64);
-        if before + bytes > limit {
-            return Err(Fault::overloaded(format!("bodies in memory reach the limit of {limit} bytes"))
-                .with_retry_after(Duration::from_secs(1)));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let before = self.process.body_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.process.metrics.body_bytes.set((before - self.bytes) as i64);
-    }
-}
 
 /// Reads a whole body of at most `limit` bytes. A body that comes in one piece is not copied.
 ///
@@ -63,7 +28,7 @@ pub(crate) async fn read(
     what: &'static str,
     process: &Arc<Process>,
 ) -> Result<(Bytes, Share), Fault> {
-    let mut share = Share::none(process);
+    let mut share = process.bodies.share();
     let time = process.settings.limits.body_time;
     let mut payload = payload.into_inner();
     let declared =

@@ -10,8 +10,9 @@ use minijinja::{Value, context};
 use serde::Serialize;
 
 use crate::ask::Ask;
-use crate::body::{self, Share};
+use crate::body;
 use crate::classify::checked;
+use crate::memory::Share;
 use crate::metrics::Route;
 use crate::openai;
 use crate::origin;

@@ -18,9 +18,10 @@ use utoipa::ToSchema;
 
 use crate::ask::{Ask, ServerTimes};
 use crate::backend::Classify;
-use crate::body::{self, Share};
+use crate::body;
 use crate::form;
 use crate::keeping::{Keeping, KeptBody};
+use crate::memory::Share;
 use crate::metrics::Route;
 use crate::pages::PREVIEW;
 use crate::problem::{ErrorBody, Problem, start_of, unreadable};

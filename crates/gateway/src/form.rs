@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, web};
 use fault::Fault;
 
 use self::fields::{Bounds, Wrong};
-use crate::body::{self, Share};
+use crate::body;
 use crate::classify::{Wanted, number, truth};
 use crate::site::Site;
 
@@ -29,7 +29,7 @@ pub(crate) async fn read(
 async fn read_fields(request: &HttpRequest, payload: web::Payload, site: &web::Data<Site>) -> Result<Wanted, Fault> {
     let limits = &site.process.settings.limits;
     let bounds = Bounds { picture: limits.picture.as_u64() as usize, pictures: limits.pictures_per_call };
-    let mut share = Share::none(&site.process);
+    let mut share = site.process.bodies.share();
     let form = Multipart::new(request.headers(), payload);
     let filled = fields::read(form, &bounds, |bytes| share.grow(bytes)).await.map_err(fault)?;
     let top_k = filled.top_k.map(|text| number("top_k", &text)).transpose()?;

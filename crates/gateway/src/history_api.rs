@@ -16,11 +16,11 @@ use utoipa::ToSchema;
 use crate::ask::Ask;
 use crate::body;
 use crate::keeping::now_ms;
-use crate::leaving::{Leaving, Share};
+use crate::leaving::Leaving;
 use crate::metrics::Route;
 use crate::problem::{ErrorBody, Problem, start_of, unreadable};
 use crate::query;
-use crate::site::Site;
+use crate::site::{InFlight, Site};
 
 /// Records of a page, when nobody says how many.
 const PAGE: usize = 50;
@@ -227,7 +227,9 @@ async fn bytes(site: &web::Data<Site>, id: &str, kind: Kind) -> Result<HttpRespo
     let id = id_of(id)?;
     // Asked first, so that what was deleted cannot be had any more, whatever a store of pictures still has.
     let found = record(site, id).await?;
-    let share = Share::of_picture(&site.process, found.stored_bytes(kind) as usize)?;
+    let mut share = site.process.leaving.share();
+    // One that was kept under a larger limit has all of this one for itself.
+    share.grow((found.stored_bytes(kind) as usize).min(share.limit()))?;
     let bytes = of(site)?.picture(id, kind).await.map_err(fault)?;
     let none = || Fault::not_found(format!("the record {id} has no such picture"));
     let bytes = bytes.ok_or_else(none)?;
@@ -249,7 +251,7 @@ async fn bytes(site: &web::Data<Site>, id: &str, kind: Kind) -> Result<HttpRespo
         };
         head.insert_header((CONTENT_DISPOSITION, disposition));
     }
-    Ok(head.body(Leaving::new(bytes, share)))
+    Ok(head.body(Leaving::new(bytes, share, InFlight::begin(&site.process))))
 }
 
 fn content_type(record: &Record, kind: Kind) -> ContentType {

@@ -6,55 +6,28 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
-use fault::Fault;
 
-use crate::site::Process;
+use crate::memory::Share;
+use crate::site::InFlight;
 
 /// Handed to the connection at a time: what it writes is a copy.
 const PIECE: usize = 64 << 10;
-
-/// A share of the memory for pictures; given back when dropped.
-pub(crate) struct Share {
-    process: Arc<Process>,
-    bytes: usize,
-}
-
-impl Share {
-    /// # Errors
-    /// Overloaded when all of it is taken.
-    pub(crate) fn of_picture(process: &Arc<Process>, bytes: usize) -> Result<Self, Fault> {
-        let limit = process.settings.limits.bodies.as_u64() as usize;
-        let share = Self { process: Arc::clone(process), bytes };
-        if process.leaving_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > limit {
-            return Err(Fault::overloaded(format!("pictures on their way reach the limit of {limit} bytes"))
-                .with_retry_after(Duration::from_secs(1)));
-        }
-        Ok(share)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.process.leaving_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
 
 /// The body of an answer.
 pub(crate) struct Leaving {
     left: Bytes,
     _share: Share,
+    /// A drain waits for it.
+    _in_flight: InFlight,
 }
 
 impl Leaving {
-    pub(crate) fn new(bytes: Bytes, share: Share) -> Self {
-        Self { left: bytes, _share: share }
+    pub(crate) fn new(bytes: Bytes, share: Share, in_flight: InFlight) -> Self {
+        Self { left: bytes, _share: share, _in_flight: in_flight }
     }
 }
 

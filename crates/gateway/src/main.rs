@@ -14,6 +14,7 @@ mod history_api;
 mod history_page;
 mod keeping;
 mod leaving;
+mod memory;
 mod metrics;
 mod models;
 mod openai;
@@ -44,13 +45,15 @@ use clap::Parser;
 use fault::Fault;
 use history::History;
 use rpc::{ClientTls, Endpoint};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::access::session;
 use crate::ask::Ask;
 use crate::backend::Backend;
+use crate::memory::Budget;
 use crate::metrics::{GatewayMetrics, Route};
 use crate::pages::Templates;
 use crate::problem::{Problem, start_of};
@@ -168,15 +171,17 @@ async fn serve(
         metrics.register(|registry| history.register(registry));
     }
     let traces = Traces::start(&settings.traces, "outboard-gateway", env!("CARGO_PKG_VERSION"), &metrics)?;
+    let shown = GatewayMetrics::new(&metrics, keyring.as_deref());
+    let memory = settings.limits.bodies.as_u64() as usize;
     let process = Arc::new(Process {
-        metrics: GatewayMetrics::new(&metrics, keyring.as_deref()),
         traces: traces.clone(),
         templates: Templates::new().with_history(history.is_some()),
         draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
-        body_bytes: AtomicUsize::new(0),
-        leaving_bytes: AtomicUsize::new(0),
+        bodies: Budget::new(memory, "bodies in memory", shown.body_bytes.clone()),
+        leaving: Budget::new(memory, "pictures on their way", shown.leaving_bytes.clone()),
         in_flight: AtomicUsize::new(0),
+        metrics: shown,
         keyring,
         history,
         settings,
@@ -195,6 +200,7 @@ async fn serve(
     };
     let admin = chassis::admin::start(settings.admin, pages).await?;
     let (shared, workers, shown) = (Arc::clone(&process), settings.workers(), server_key.clone());
+    let write_stall = settings.limits.write_stall;
     let followed_tls = tls.clone();
     let unusable = |error: std::io::Error| format!("cannot listen on {} (`listen`): {error}", settings.listen);
     let listener = listen(settings.listen).map_err(unusable)?;
@@ -215,6 +221,12 @@ async fn serve(
     .keep_alive(Duration::from_secs(75))
     .client_request_timeout(Duration::from_secs(10))
     .shutdown_timeout(settings.drain.as_secs())
+    .on_connect(move |connection, _| {
+        // For a reader who stays and takes nothing as well, whose system answers that it is there. What cannot be limited is served.
+        if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(write_stall));
+        }
+    })
     .disable_signals()
     .listen(listener)
     .map_err(unusable)?;

@@ -151,6 +151,7 @@ pub(crate) struct GatewayMetrics {
     tokens_out: Counter,
     pub(crate) in_flight: Gauge,
     pub(crate) body_bytes: Gauge,
+    pub(crate) leaving_bytes: Gauge,
 }
 
 impl GatewayMetrics {
@@ -175,6 +176,7 @@ impl GatewayMetrics {
             tokens_out: Counter::default(),
             in_flight: Gauge::default(),
             body_bytes: Gauge::default(),
+            leaving_bytes: Gauge::default(),
         };
         metrics.register(|registry| {
             let gateway = registry.sub_registry_with_prefix("gateway");
@@ -196,6 +198,11 @@ impl GatewayMetrics {
             gateway.register("generated_tokens", "Tokens that models have written", this.tokens_out.clone());
             gateway.register("requests_in_flight", "Requests being worked on", this.in_flight.clone());
             gateway.register("body_bytes", "Bytes of bodies in memory", this.body_bytes.clone());
+            gateway.register(
+                "leaving_bytes",
+                "Bytes of the history's pictures on their way out",
+                this.leaving_bytes.clone(),
+            );
         });
         this
     }

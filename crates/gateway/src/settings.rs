@@ -66,6 +66,9 @@ pub(crate) struct Limits {
     /// A body must be complete within this.
     #[serde(with = "humantime_serde")]
     pub(crate) body_time: Duration,
+    /// A client that takes nothing of its answer for so long is cut off.
+    #[serde(with = "humantime_serde")]
+    pub(crate) write_stall: Duration,
     /// Answers that the client named no time for.
     #[serde(with = "humantime_serde")]
     pub(crate) deadline: Duration,
@@ -159,6 +162,7 @@ impl Default for Settings {
                 json: Size::mib(21),
                 bodies: Size::mib(256),
                 body_time: Duration::from_secs(30),
+                write_stall: Duration::from_secs(60),
                 deadline: Duration::from_secs(10),
                 longest_deadline: units::LONGEST,
                 pictures_per_call: 16,
@@ -205,6 +209,7 @@ impl Settings {
         for (key, value, allowed) in [
             ("drain", self.drain, Duration::ZERO..=day),
             ("limits.body_time", limits.body_time, least..=day),
+            ("limits.write_stall", limits.write_stall, least..=day),
             // Shorter ones would take a busy server for one that hangs.
             ("channel.ping", self.channel.ping, Duration::from_millis(100)..=day),
             ("channel.connect_timeout", self.channel.connect_timeout, Duration::ZERO..=day),

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use chassis::keyring::Keyring;
 use chassis::traces::Traces;
@@ -11,6 +11,7 @@ use history::History;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
+use crate::memory::Budget;
 use crate::metrics::GatewayMetrics;
 use crate::pages::Templates;
 use crate::settings::Settings;
@@ -28,12 +29,30 @@ pub(crate) struct Process {
     pub(crate) keyring: Option<Arc<Keyring>>,
     /// What was answered; without it nothing is kept.
     pub(crate) history: Option<Arc<History>>,
-    /// Bytes of bodies in memory.
-    pub(crate) body_bytes: AtomicUsize,
-    /// Bytes of the history's pictures that are being read.
-    pub(crate) leaving_bytes: AtomicUsize,
-    /// Requests without their answer.
+    /// Memory for bodies that come in.
+    pub(crate) bodies: Arc<Budget>,
+    /// Memory for the history's pictures that are on their way to who looks at them.
+    pub(crate) leaving: Arc<Budget>,
+    /// Requests without their answer, and answers that are on their way for long.
     pub(crate) in_flight: AtomicUsize,
+}
+
+/// Something that a drain waits for, until it is dropped.
+pub(crate) struct InFlight(Arc<Process>);
+
+impl InFlight {
+    pub(crate) fn begin(process: &Arc<Process>) -> Self {
+        process.in_flight.fetch_add(1, Ordering::AcqRel);
+        process.metrics.in_flight.inc();
+        Self(Arc::clone(process))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.metrics.in_flight.dec();
+    }
 }
 
 impl Process {

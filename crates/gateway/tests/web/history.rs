@@ -1,7 +1,9 @@
 //! What was answered is kept: the pages and the API that show, correct and delete it, and who may.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Duration;
 
 use keys::Scope;
 use serde_json::{Value, json};
@@ -266,6 +268,16 @@ fn pictures_come_as_they_were_sent_and_can_be_no_page() {
     assert_eq!(left, 0, "nothing of it stays on the disk");
 }
 
+/// Has asked, and read the beginning of the answer.
+fn reader_who_stops(keeping: &Keeping, path: &str) -> TcpStream {
+    let mut reader = connect(&keeping.gateway.address);
+    reader.write_all(&request("GET", path, &[], b"")).expect("sent");
+    let mut begin = [0; 12];
+    reader.read_exact(&mut begin).expect("an answer begins");
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    reader
+}
+
 /// Readers who are slow, or never read, hold so much and no more, and keep nobody from asking.
 #[test]
 fn pictures_on_their_way_are_bounded() {
@@ -275,16 +287,7 @@ fn pictures_on_their_way_are_bounded() {
     let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
     let path = format!("/v1/history/{id}/picture");
     wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
-    let readers: Vec<_> = (0..3)
-        .map(|_| {
-            let mut reader = connect(&keeping.gateway.address);
-            reader.write_all(&request("GET", &path, &[], b"")).expect("sent");
-            let mut begin = [0; 12];
-            reader.read_exact(&mut begin).expect("an answer begins");
-            assert_eq!(&begin, b"HTTP/1.1 200");
-            reader
-        })
-        .collect();
+    let readers: Vec<_> = (0..3).map(|_| reader_who_stops(&keeping, &path)).collect();
     let refused = keeping.get(&path);
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
     assert!(refused.header("retry-after").is_some());
@@ -293,6 +296,34 @@ fn pictures_on_their_way_are_bounded() {
     drop(readers);
     let whole = wait_until("room", || Some(keeping.get(&path)).filter(|answer| answer.status == 200));
     assert_eq!(whole.body.len(), 13 << 20);
+}
+
+/// Its system goes on saying that it is there, so that only time tells.
+#[test]
+fn a_reader_who_takes_nothing_is_cut_off_and_its_room_is_another_s() {
+    let settings = ["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB", "limits.write_stall=1s"];
+    let keeping = Keeping::start(&settings);
+    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
+    let path = format!("/v1/history/{id}/picture");
+    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    let _readers: Vec<_> = (0..3).map(|_| reader_who_stops(&keeping, &path)).collect();
+    wait_until("room", || (keeping.get(&path).status == 200).then_some(()));
+}
+
+#[test]
+fn a_picture_that_is_on_its_way_arrives_whole_also_when_the_gateway_is_told_to_end() {
+    let mut keeping = Keeping::start(&["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB"]);
+    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
+    let path = format!("/v1/history/{id}/picture");
+    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    let mut reader = reader_who_stops(&keeping, &path);
+    keeping.gateway.terminate();
+    // A drain that has nothing to wait for is over before.
+    std::thread::sleep(Duration::from_secs(1));
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).expect("it is not cut");
+    assert!(rest.len() > 13 << 20, "{} bytes", rest.len());
+    assert!(keeping.gateway.wait().success());
 }
 
 /// A picture that nobody can read leaves a record, and no picture.
