@@ -129,7 +129,8 @@ impl Inbound {
         frame.advance(PREFIX);
         let payload = frame.freeze();
         let arrived = Arrived { payload, charge: Arc::clone(&self.charge), read: self.age(now) };
-        self.started = (!self.chunk.is_empty()).then_some(now);
+        // The frame behind it came with these bytes, unless its time was started anew since: `now` may be earlier than that.
+        self.started = (!self.chunk.is_empty()).then(|| self.started.map_or(now, |started| started.max(now)));
         Ok(Some(arrived))
     }
 

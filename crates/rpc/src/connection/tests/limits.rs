@@ -157,6 +157,27 @@ async fn a_frame_that_trickles_in_is_not_kept_alive_by_its_bytes() {
     assert_eq!(bench.stats.limit_hits(Limit::FrameTime), 1);
 }
 
+/// Whoever sent it behind a complete one, and read slowly, lost its connection: its time was that of the read before the pause.
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_began_before_a_pause_has_its_whole_time_after_it() {
+    let bench = default_bench();
+    let (mut raw, _task) = bench.connect();
+    let swell = Note { left_ms: 2 * MB as i64, ..Note::of("x") };
+    let (first, second) = (call(Protocol::Binary, "swell", 1, &swell), text_call("echo", 2, "second"));
+    let third = text_call("echo", 3, "third");
+    let (begun, rest) = third.split_at(10);
+    // Answered at once, so that so much waits before the second is taken.
+    bench.notes.open("x");
+    raw.send(&[&first[..], &second, begun].concat()).await;
+    tokio::time::sleep(bench.shared.limits.frame_time * 3 / 2).await;
+    assert_eq!(raw.reply().await.0, 1);
+    assert_eq!(raw.reply().await, (2, "second".to_owned()));
+    tokio::time::sleep(bench.shared.limits.frame_time / 2).await;
+    raw.send(rest).await;
+    assert_eq!(raw.reply().await, (3, "third".to_owned()));
+    assert_eq!(bench.stats.limit_hits(Limit::FrameTime), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_and_one_with_calls_is_not() {
     let bench = default_bench();
