@@ -105,8 +105,7 @@ impl Keeper {
             let mut unused = Duration::ZERO;
             while unused < self.config.linger && self.backend.is_retired() {
                 tokio::time::sleep(LOOK).await;
-                let used =
-                    matches!(&*self.backend.slots[self.slot].state.lock(), State::Up(link) if link.in_flight() > 0);
+                let used = matches!(&*self.backend.slots[self.slot].state.lock(), State::Up(link) if link.take_used());
                 unused = if used { Duration::ZERO } else { unused + LOOK };
             }
             if self.backend.end() {

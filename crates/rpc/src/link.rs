@@ -89,6 +89,8 @@ pub(crate) struct Link {
     calls_limit: usize,
     /// Whether something has moved since the last look: the server is there.
     heard: AtomicBool,
+    /// Whether a caller has sent something since the last look.
+    used: AtomicBool,
 }
 
 /// A call's place on a link. Dropping it gives the call up.
@@ -132,6 +134,7 @@ impl Link {
             closed: CancellationToken::new(),
             calls_limit,
             heard: AtomicBool::new(false),
+            used: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +166,11 @@ impl Link {
         self.heard.load(Relaxed)
     }
 
+    /// Whether callers have used it since the last call of this, or do now. What the channel asks for itself is no use.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Relaxed) || self.in_flight() > 0
+    }
+
     /// Makes a call of the channel's own, over the limit of calls if need be, and waits for the answer without an end.
     pub(crate) async fn ask(self: &Arc<Self>, call: impl FnOnce(i32) -> Option<Frame>) -> Result<Bytes, Unanswered> {
         let mut entry = self.enter_within(usize::MAX).map_err(|denied| match denied {
@@ -176,6 +184,7 @@ impl Link {
 
     /// Takes a number for a call.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Entry, Denied> {
+        self.used.store(true, Relaxed);
         self.enter_within(self.calls_limit)
     }
 
@@ -195,6 +204,7 @@ impl Link {
 
     /// Sends a message that nobody answers.
     pub(crate) fn send_oneway(&self, frame: Frame) {
+        self.used.store(true, Relaxed);
         self.queue.lock().push(Queued { number: None, frame });
         self.has_work.notify_one();
     }

@@ -196,6 +196,25 @@ async fn servers_that_have_left_serve_while_there_is_no_other() {
     assert_eq!(server.notes.happened().started, before);
 }
 
+/// Its connections were closed all the same when no call happened to be in flight at the moments of looking.
+#[tokio::test]
+async fn short_calls_keep_a_server_that_has_left() {
+    let server = serve(ServerLimits::default()).await;
+    let zone = Zone::default();
+    zone.set(&[server.address]);
+    let (channel, stats) = zone.channel();
+    echo(&channel, "x").await.expect("it answers");
+    zone.set(&[dead_port().await]);
+    until(&channel, |endpoints| endpoints.len() == 1 && !endpoints[0].connected).await;
+    assert_eq!(stats.left.load(Relaxed), 1);
+    let left = Instant::now();
+    while left.elapsed() < 2 * LINGER {
+        echo(&channel, "x").await.expect("it still answers");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(server.stats.connections_total.load(Relaxed), 1);
+}
+
 /// Every thread asked each second, as long as one server was down.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stays_away_has_its_name_resolved_ever_less_often() {
