@@ -116,7 +116,8 @@ impl Backend {
 
     /// Whether a server serves; the reason of one of them when none does.
     pub(crate) async fn check(&self, names: &Names, deadline: Deadline) -> Result<CheckReply, String> {
-        let options = CallOptions::new(deadline);
+        // One that fails at all else answers this, and one that drains does: neither is a reason to send it requests.
+        let options = CallOptions::new(deadline).aside();
         // Each is asked: one that drains answers, too, but the requests that it turns away go to the others.
         let connected = self.channel.endpoints().into_iter().filter(|endpoint| endpoint.connected);
         let asked: Vec<_> =

@@ -130,13 +130,15 @@ pub struct CallOptions {
     pub endpoint: Option<EndpointId>,
     /// Names the call in [`ChannelConfig::cancel`]; the same as in the request.
     pub call_id: Option<CallId>,
+    /// An answer speaks for nobody; see [`CallOptions::aside`].
+    pub aside: bool,
 }
 
 impl CallOptions {
     /// Any endpoint, nothing to cancel.
     #[must_use]
     pub const fn new(deadline: Deadline) -> Self {
-        Self { deadline, affinity: None, endpoint: None, call_id: None }
+        Self { deadline, affinity: None, endpoint: None, call_id: None, aside: false }
     }
 
     /// The same with an affinity key.
@@ -157,6 +159,14 @@ impl CallOptions {
     #[must_use]
     pub const fn with_call_id(mut self, id: CallId) -> Self {
         self.call_id = Some(id);
+        self
+    }
+
+    /// The same for what a server answers quickly however it fares, as for its health: that it does so says nothing of how it does
+    /// at the calls that matter. That it does not counts as ever.
+    #[must_use]
+    pub const fn aside(mut self) -> Self {
+        self.aside = true;
         self
     }
 }
@@ -356,6 +366,9 @@ impl Inner {
         let _in_flight = backend.load.enter();
         let began = Instant::now();
         let observe = |outcome| {
+            if options.aside && matches!(outcome, Outcome::Answered | Outcome::Declined) {
+                return;
+            }
             let now = Instant::now();
             if backend.load.observe(outcome, now - began, now) {
                 self.config.observe.ejected();

@@ -248,10 +248,9 @@ impl Seen {
         self.at = now;
     }
 
-    /// Whether that ends a probation.
+    /// Whether that ends a probation. That it leaves is not taken back by it: what was begun there it answers all the same.
     fn succeeded(&mut self, ejection: &Ejection, took: Duration, now: Instant) -> bool {
         self.failures = 0;
-        self.leaving_until = None;
         let Some(mut until) = self.ejected_until else { return false };
         if now < until {
             let began_before = now.checked_sub(took).is_none_or(|began| began < self.ejected_at);
@@ -508,6 +507,15 @@ mod tests {
         load.leaves(false, now);
         assert!(!load.standing(now).leaving);
         load.leaves(true, now);
+        assert!(load.standing(now).leaving);
+    }
+
+    /// The pieces of what was begun there took it back among those that get new calls, to be turned away there.
+    #[test]
+    fn who_leaves_and_answers_what_was_begun_there_leaves_all_the_same() {
+        let (load, now) = fresh();
+        load.observe(Outcome::TurnedAway, MS, now);
+        load.observe(Outcome::Answered, MS, now);
         assert!(load.standing(now).leaving);
     }
 

@@ -51,6 +51,28 @@ async fn a_server_that_fails_at_all_it_is_asked_is_left_out_after_some() {
     assert_eq!((stats.ejected.load(Relaxed), stats.repeated.load(Relaxed)), (1, 0), "what has begun is not repeated");
 }
 
+/// Whoever asked for its health now and then kept one in choice that failed at all else.
+#[tokio::test]
+async fn what_is_asked_aside_speaks_for_nobody() {
+    let server = serve(ServerLimits::default()).await;
+    let channel = channel(&[server.address]);
+    let fail = || async {
+        let answer = channel.call(&FAIL, &mut Note::of("failed"), soon()).await.expect("it arrives");
+        assert_eq!(answer.expect_err("the exception").data, "failed");
+    };
+    for _ in 1..Ejection::default().failures {
+        fail().await;
+    }
+    channel.call(&ECHO, &mut Note::of("x"), soon().aside()).await.expect("it arrives").expect("a result");
+    let declined = channel.call(&FAIL, &mut Note::of("too large"), soon().aside()).await.expect("it arrives");
+    assert_eq!(declined.expect_err("the exception").data, "too large");
+    assert!(!channel.endpoints()[0].ejected);
+    fail().await;
+    assert!(channel.endpoints()[0].ejected);
+    channel.call(&ECHO, &mut Note::of("x"), soon().aside()).await.expect("it arrives").expect("a result");
+    assert!(channel.endpoints()[0].ejected, "nor does it bring one back");
+}
+
 #[tokio::test]
 async fn a_draining_server_costs_no_call_while_another_serves() {
     let (leaving, _busy) = draining().await;
