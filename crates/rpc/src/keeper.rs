@@ -168,19 +168,17 @@ impl Keeper {
     async fn connect(&self) -> Result<Arc<Link>, NotMade> {
         let link = self.open().await?;
         let Some(ping) = &self.config.ping else { return Ok(link) };
+        let unused = CloseOnDrop(&link);
         match timeout(GREETING * ping.every, ask(ping, &link)).await {
             Ok(Ok(pong)) => {
                 self.backend.load.leaves(pong == Pong::Leaves, Instant::now());
+                unused.keep();
                 Ok(link)
             }
             Ok(Err(Unanswered(reason))) => {
-                link.close("it makes no calls here");
                 Err(NotMade { reason: Arc::from(format!("{}: {reason}", self.backend.label)), silent: false })
             }
-            Err(_) => {
-                link.close("it does not answer");
-                Err(NotMade { reason: self.hung(), silent: true })
-            }
+            Err(_) => Err(NotMade { reason: self.hung(), silent: true }),
         }
     }
 
@@ -298,12 +296,20 @@ impl Keeper {
     }
 }
 
-/// A connection that serves no calls.
+/// A connection that serves no calls, or none yet. Its tasks hold it, so that only closing it ends them, also when the one who waits
+/// for an answer on it is dropped.
 struct CloseOnDrop<'a>(&'a Link);
+
+impl CloseOnDrop<'_> {
+    /// It serves calls from now on.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.close("it was only to see whether somebody is there");
+        self.0.close("it serves no calls");
     }
 }
 

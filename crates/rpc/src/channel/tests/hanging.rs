@@ -185,3 +185,16 @@ async fn a_server_that_moves_bytes_and_answers_nothing_is_asked_one_thing_at_a_t
     }
     assert_eq!((asked, stats.hung.load(Relaxed)), (1, 1), "it is given up as one that answers on others only");
 }
+
+/// The connection stayed open, and two tasks with it, for as long as the server kept it.
+#[tokio::test]
+async fn a_channel_that_is_dropped_while_a_server_is_greeted_closes_the_connection() {
+    let listener = any_port().await;
+    let (config, _) = pinging_every(Duration::from_secs(10));
+    let channel = channel_with(&[listener.local_addr().expect("it is bound")], config);
+    let mut raw = accept(&listener).await;
+    raw.frame().await.expect("the greeting");
+    drop(channel);
+    let rest = tokio::time::timeout(Duration::from_secs(5), raw.rest()).await;
+    assert_eq!(rest.expect("it ends"), b"");
+}
