@@ -7,6 +7,7 @@
 
 mod places;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -110,9 +111,9 @@ fn tell<S>(why: HandshakeFailure, reason: &str, peer: &Peer, shared: &Shared<S>)
     }
 }
 
-struct Failed {
+pub(crate) struct Failed {
     why: HandshakeFailure,
-    reason: String,
+    pub(crate) reason: String,
     stream: TcpStream,
 }
 
@@ -126,12 +127,24 @@ async fn shake(stream: TcpStream, tls: &ServerTls, place: &Place) -> Result<Open
     if first[0] != HANDSHAKE_RECORD {
         return Ok(Opened::Plain(stream, WANTS_TLS.to_owned()));
     }
-    let shaken = tls.acceptor().accept(stream).into_fallible().await;
-    let stream =
-        shaken.map_err(|(error, stream)| Failed { why: tls::failure(&error), reason: tls::reason(&error), stream })?;
+    let stream = accept(stream, tls).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     Ok(match certificate.map(tls::identity).transpose() {
         Ok(caller) => Opened::Secure(Box::new(stream), caller),
         Err(why) => Opened::Nameless(Box::new(stream), why),
+    })
+}
+
+/// The handshake itself.
+pub(crate) async fn accept(stream: TcpStream, tls: &ServerTls) -> Result<TlsStream<TcpStream>, Failed> {
+    let shaken = tls.acceptor().accept(stream).into_fallible().await;
+    shaken.map_err(|(error, stream)| {
+        let why = tls::failure(&error);
+        let reason = match (why, error.kind()) {
+            (HandshakeFailure::Left, ErrorKind::UnexpectedEof) => "it left".to_owned(),
+            (HandshakeFailure::Left, _) => format!("it left: {error}"),
+            _ => tls::reason(&error),
+        };
+        Failed { why, reason, stream }
     })
 }

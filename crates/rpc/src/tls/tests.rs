@@ -21,6 +21,7 @@ use wire::{ApplicationErrorKind, Method, Protocol, Request, ResponseError};
 use super::*;
 use crate::connection::Connection;
 use crate::endpoint::{Backend, Location};
+use crate::handshake::accept;
 use crate::keeper::Keeper;
 use crate::outbound::KEPT;
 use crate::server::Shared;
@@ -436,6 +437,27 @@ async fn a_handshake_that_does_not_end_is_cut_and_counted() {
         assert_eq!(server.stats.limit_hits(Limit::HandshakeTime), cut as u64 + 1);
     }
     assert_eq!(server.stats.connections_total.load(Relaxed), 0, "none of them was let in");
+}
+
+/// The server's log said that the server had closed the connection.
+#[tokio::test]
+async fn who_leaves_a_handshake_is_said_to_have_left() {
+    let authority = Authority::new("ours");
+    let tls = ServerTls::new(authority.server("server", &Says::default())).expect("good files");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    for resets in [false, true] {
+        let mut raw = Raw::connect(listener.local_addr().expect("it is bound")).await;
+        let (stream, _) = listener.accept().await.expect("a connection");
+        // Half a hello.
+        raw.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+        if resets {
+            raw.io.set_zero_linger().expect("the socket takes the option");
+        }
+        drop(raw);
+        let failed = accept(stream, &tls).await.err().expect("there is no handshake");
+        assert!(failed.reason.starts_with("it left"), "{}", failed.reason);
+        assert_eq!(failed.reason.contains("reset"), resets, "{}", failed.reason);
+    }
 }
 
 /// Connections that said nothing, two hundred of them a second, closed the door to everybody.
