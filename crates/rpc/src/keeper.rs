@@ -336,13 +336,16 @@ fn length(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use tokio::net::TcpListener;
+    use units::Deadline;
     use wire::Method;
 
     use super::*;
     use crate::endpoint::Location;
-    use crate::testing::Note;
-    use crate::{Endpoint, EndpointId};
+    use crate::testing::{ECHO, Note};
+    use crate::{CallOptions, Channel, Endpoint, EndpointId};
 
     #[test]
     fn pauses_grow_to_less_than_a_second() {
@@ -371,6 +374,33 @@ mod tests {
             let not_made = keeper.connect().await.err().expect("nobody serves there");
             assert_eq!(not_made.least_pause(), least, "{}", not_made.reason);
             stop.cancel();
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_for_who_refuses_make_few_attempts() {
+        let health: Method<Note, Note, Note> = Method::new("health", true);
+        let ping = Ping::new(Duration::from_secs(20), health, Note::default, |_| Pong::Serves);
+        for ping in [Some(ping), None] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let refuses = listener.local_addr().expect("it is bound");
+            let (attempts, attempted) = watch::channel(0);
+            tokio::spawn(async move {
+                while listener.accept().await.is_ok() {
+                    attempts.send_modify(|attempts| *attempts += 1);
+                }
+            });
+            let config = ChannelConfig { ping, ..ChannelConfig::default() };
+            let channel = Channel::new(vec![Endpoint::from(refuses)], config);
+            let calls = async {
+                loop {
+                    let options = CallOptions::new(Deadline::after(std::time::Instant::now(), Duration::from_secs(30)));
+                    channel.call(&ECHO, &mut Note::of("x"), options).await.expect_err("nobody serves there");
+                }
+            };
+            let _: Result<Infallible, _> = timeout(Duration::from_millis(1_200), calls).await;
+            // A pause of 50 ms after each would be more than twenty.
+            assert!((3..=8).contains(&*attempted.borrow()), "{}", *attempted.borrow());
         }
     }
 
