@@ -181,6 +181,7 @@ mod tests {
         assert_eq!(stats.bytes_in_flight.load(Relaxed), 6_000);
         let held_up = std::thread::spawn(move || drop(first));
         while observe.first.lock().is_some() {
+            assert!(!held_up.is_finished(), "it is never heard");
             std::thread::yield_now();
         }
         drop(second);

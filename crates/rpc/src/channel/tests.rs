@@ -58,13 +58,30 @@ async fn accept(listener: &TcpListener) -> Raw<tokio::net::TcpStream> {
 /// Waits until the channel's endpoints are as wanted.
 async fn until(channel: &Channel, wanted: impl Fn(&[EndpointState]) -> bool) {
     let mut changed = channel.0.changed.clone();
-    loop {
-        changed.mark_unchanged();
-        if wanted(&channel.endpoints()) {
-            return;
+    in_time(async {
+        loop {
+            changed.mark_unchanged();
+            if wanted(&channel.endpoints()) {
+                return;
+            }
+            changed.changed().await.expect("the channel lives");
         }
-        changed.changed().await.expect("the channel lives");
-    }
+    })
+    .await;
+}
+
+/// Ends a wait that would else have no end where a test fails.
+async fn in_time<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("half a minute is enough")
+}
+
+async fn until_connections(server: &Running, wanted: usize) {
+    in_time(async {
+        while server.stats.connections.load(Relaxed) != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 /// A server that is told to stop: a call of its own keeps it from ending.
@@ -179,7 +196,7 @@ async fn a_call_waits_for_the_first_connection_but_not_past_its_deadline() {
     let listener = any_port().await;
     let address = listener.local_addr().expect("it is bound");
     let channel = channel(&[address]);
-    let options = within(Duration::from_millis(30));
+    let options = within(Duration::from_millis(500));
     let answer = channel.call(&ECHO, &mut Note::default(), options).await;
     assert_eq!(answer, Err(ChannelError::Deadline { sent: true }));
     let over = CallOptions::new(Deadline::at(std::time::Instant::now()));
@@ -191,7 +208,7 @@ async fn a_late_answer_is_nobody_elses() {
     let listener = any_port().await;
     let channel = channel(&[listener.local_addr().expect("it is bound")]);
     let mut note = Note::of("late");
-    let late = channel.call(&ECHO, &mut note, within(Duration::from_millis(30)));
+    let late = channel.call(&ECHO, &mut note, within(Duration::from_millis(500)));
     let (late, mut raw) = tokio::join!(late, accept(&listener));
     assert_eq!(late, Err(ChannelError::Deadline { sent: true }));
     let next = tokio::spawn({
@@ -258,14 +275,9 @@ async fn requests_over_the_frame_limit_are_not_sent() {
 #[tokio::test]
 async fn a_dropped_channel_closes_its_connections() {
     let server = serve(ServerLimits::default()).await;
-    let mut connections = 0;
     let channel = channel_with(&[server.address], ChannelConfig { connections: 2, ..ChannelConfig::default() });
-    while connections < 2 {
-        echo(&channel, "x").await.expect("it is up");
-        connections = server.stats.connections.load(Relaxed);
-    }
+    echo(&channel, "x").await.expect("it is up");
+    until_connections(&server, 2).await;
     drop(channel);
-    while server.stats.connections.load(Relaxed) > 0 {
-        tokio::task::yield_now().await;
-    }
+    until_connections(&server, 0).await;
 }

@@ -94,10 +94,13 @@ async fn calls_at_a_server_that_hangs_go_to_another_one_and_it_is_let_back_when_
     gate.passes.send_replace(Passes::All);
     until(&channel, |endpoints| endpoints[0].connected).await;
     let before = hanging.notes.happened().answered;
-    while hanging.notes.happened().answered < before + 5 {
-        let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
-        answer.expect("it arrives").expect("a result");
-    }
+    in_time(async {
+        while hanging.notes.happened().answered < before + 5 {
+            let answer = channel.call(&ECHO, &mut Note::of("x"), soon().with_affinity(key)).await;
+            answer.expect("it arrives").expect("a result");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -131,8 +134,13 @@ async fn a_connection_that_is_stuffed_is_no_hanging_server() {
     // Behind the ping that greeted it.
     server.notes.until(|happened| happened.started == 2).await;
     gate.passes.send_replace(Passes::NewOnes);
-    server.notes.until(|happened| happened.started == 3).await;
-    assert_eq!(server.stats.connections_total.load(Relaxed), 2, "it was asked on a new connection");
+    // It is asked on a new connection: not by the count of calls, which one more on the old one adds to where the gate was late.
+    in_time(async {
+        while server.stats.connections_total.load(Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     gate.passes.send_replace(Passes::All);
     server.notes.open("x");
     assert_eq!(call.await.expect("no panic").expect("it arrives").expect("a result").data, "x");
@@ -190,11 +198,11 @@ async fn a_server_that_moves_bytes_and_answers_nothing_is_asked_one_thing_at_a_t
 #[tokio::test]
 async fn a_channel_that_is_dropped_while_a_server_is_greeted_closes_the_connection() {
     let listener = any_port().await;
-    let (config, _) = pinging_every(Duration::from_secs(10));
+    // The greeting itself takes no end while the test looks.
+    let (config, _) = pinging_every(Duration::from_secs(60));
     let channel = channel_with(&[listener.local_addr().expect("it is bound")], config);
     let mut raw = accept(&listener).await;
     raw.frame().await.expect("the greeting");
     drop(channel);
-    let rest = tokio::time::timeout(Duration::from_secs(5), raw.rest()).await;
-    assert_eq!(rest.expect("it ends"), b"");
+    assert_eq!(in_time(raw.rest()).await, b"");
 }

@@ -62,9 +62,12 @@ async fn addresses_of_a_name_join_and_leave() {
     zone.set(&[servers[1].address, servers[0].address]);
     until(&channel, |endpoints| endpoints.len() == 2 && endpoints.iter().all(|endpoint| endpoint.connected)).await;
     assert_eq!(channel.endpoints()[0].id, first.id, "who is there already stays as it is");
-    while servers[1].notes.happened().started == 0 {
-        echo(&channel, "x").await.expect("one of them answers");
-    }
+    in_time(async {
+        while servers[1].notes.happened().started == 0 {
+            echo(&channel, "x").await.expect("one of them answers");
+        }
+    })
+    .await;
 
     let held = tokio::spawn({
         let (channel, only) = (channel.clone(), soon().with_endpoint(first.id));
@@ -84,9 +87,7 @@ async fn addresses_of_a_name_join_and_leave() {
     channel.call(&ECHO, &mut Note::of("x"), only).await.expect("it arrives").expect("a result");
     servers[0].notes.open("x");
     assert_eq!(held.await.expect("no panic").expect("it arrives").expect("a result").data, "x");
-    while servers[0].stats.connections.load(Relaxed) > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_connections(&servers[0], 0).await;
     let gone = channel.call(&ECHO, &mut Note::of("x"), only).await;
     assert!(matches!(gone, Err(ChannelError::Unreachable { endpoints: 1, .. })), "{gone:?}");
     assert_eq!((stats.joined.load(Relaxed), stats.left.load(Relaxed)), (2, 1));

@@ -72,9 +72,12 @@ async fn a_call_that_was_never_written_is_sent_again_though_not_idempotent() {
     let big = spawn(vec![0; 16_000_000]);
     raw.io.readable().await.expect("the big one is on its way");
     let small = spawn(b"small".to_vec());
-    while channel.endpoints()[0].in_flight < 2 {
-        tokio::task::yield_now().await;
-    }
+    in_time(async {
+        while channel.endpoints()[0].in_flight < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     drop(raw);
     let mut raw = accept(&listener).await;
     let request = wire::Request::parse(raw.frame().await.expect("the small call"), &DecodeLimits::default());
