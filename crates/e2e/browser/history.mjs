@@ -33,16 +33,18 @@ for (const [name, options] of [["script", {}], ["plain", { javaScriptEnabled: fa
   await records(p, 2);
   run.answers = await texts(p.locator("[data-answer]"));
   // Thumbnails have been drawn, not only named.
-  await p.locator("[data-record] img").first().evaluate((image) => image.decode?.());
+  await p.locator("[data-record] img").evaluateAll((all) => Promise.all(all.map((image) => image.decode?.())));
   run.drawn = await p.locator("[data-record] img").evaluateAll((all) => all.map((image) => image.naturalWidth > 0));
   await shot(p, `history-${name}`, { fullPage: true });
 
   await p.fill("input[name=model]", "fashion-mnist");
   await p.locator("form[role=search] button").click();
+  await p.waitForURL(/model=fashion-mnist/);
   run.filtered = await texts(p.locator("[data-answer]"));
 
   // The picture on click, and the original behind it.
   await p.locator("[data-record]").first().click();
+  await p.locator("[data-label]").first().waitFor();
   run.labels = await p.locator("[data-label]").count();
   const original = await p.request.get(base + await p.locator("[data-picture]").getAttribute("href"));
   run.original = [original.status(), original.headers()["content-type"], (await original.body()).length];

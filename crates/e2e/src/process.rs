@@ -132,6 +132,8 @@ impl Drop for Program {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+        // What it has logged last may still be on its way to the file.
+        std::thread::sleep(Duration::from_millis(30));
         self.kill();
         if std::thread::panicking() {
             let log = self.log();

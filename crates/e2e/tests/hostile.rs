@@ -175,7 +175,7 @@ fn a_caller_that_leaves_stops_its_work_and_the_next_one_is_served() {
         .expect("in the tree");
     let toml = "task = \"tensor\"\ninstances = 1\nwarm_up = false\n";
     std::fs::write(folder.path().join("endless/model.toml"), toml).expect("a fresh file");
-    let stand = Stand::start(Parts {
+    let mut stand = Stand::start(Parts {
         models: vec![folder.path().to_owned()],
         only: vec!["endless".into()],
         web: false,
@@ -193,7 +193,7 @@ fn a_caller_that_leaves_stops_its_work_and_the_next_one_is_served() {
         wait_until("the run to end", Duration::from_secs(30), || {
             (stand.server_metric("outboard_engine_running_rows") == 0.0).then_some(())
         });
-        assert!(stand.server.as_ref().expect("started").id() > 0, "round {round}");
+        assert_eq!(stand.server.as_mut().expect("started").ended(), None, "round {round}");
     }
     // A deadline ends it as well, and the caller learns so.
     let output = stand.outboard(&[

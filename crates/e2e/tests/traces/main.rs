@@ -125,7 +125,8 @@ fn a_streamed_chat_tells_how_long_it_waited_read_and_wrote() {
     let models = vec![models.path().to_owned()];
     let stand = Stand::start(Parts { models, only: Vec::new(), server, gateway, ..Parts::default() });
     let body = serde_json::json!({
-        "model": "tiny-llama", "stream": true, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}],
+        "model": "tiny-llama", "stream": true, "temperature": 0, "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hello"}],
     });
     let headers = [("content-type", "application/json"), ("traceparent", PARENT), ("x-request-id", "the-traced-chat")];
     let answer = stand.http().post("/v1/chat/completions", &headers, body.to_string().as_bytes());

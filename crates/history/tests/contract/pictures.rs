@@ -8,6 +8,8 @@ use history::settings::S3 as Address;
 use history::store::Pictures;
 use history::{Day, Kind, RecordId, StoreError};
 
+use crate::NOBODY;
+
 /// Everything that a store of pictures promises.
 async fn keeps_its_contract(store: &dyn Pictures) {
     assert_eq!(store.check().await, Ok(()));
@@ -102,10 +104,7 @@ async fn a_bucket_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_bucket_that_is_not_there_is_away_and_nothing_worse() {
-    // A port that was free a moment ago.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-    let store = s3(format!("http://127.0.0.1:{port}"));
+    let store = s3(format!("http://{NOBODY}"));
     assert!(matches!(store.check().await, Err(StoreError::Away { .. })));
     let id = RecordId::generate();
     assert!(matches!(store.put(id, Kind::Picture, Bytes::from_static(b"x")).await, Err(StoreError::Away { .. })));

@@ -8,7 +8,7 @@ use history::sqlite::Sqlite;
 use history::store::Records;
 use history::{Correction, Day, Filter, Migration, Page, Record, RecordId, StoreError};
 
-use crate::record;
+use crate::{NOBODY, record};
 
 /// 20 minutes of moments a second apart, the oldest first, ending a minute ago: all of them on at most two days.
 fn moments(count: usize) -> Vec<RecordId> {
@@ -287,11 +287,8 @@ async fn without_tables_cassandra_says_what_to_do() {
 
 #[tokio::test]
 async fn a_cassandra_that_is_not_there_is_away_and_nothing_worse() {
-    // A port that was free a moment ago.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let address = Address {
-        nodes: vec![format!("127.0.0.1:{port}")],
+        nodes: vec![NOBODY.to_owned()],
         keyspace: "none".to_owned(),
         replication: 1,
         user: String::new(),

@@ -229,7 +229,7 @@ fn busy_with(calls: usize) -> (Running, Vec<TcpStream>) {
 fn a_call_is_cancelled_by_its_own_connection_only() {
     let id = Bytes::from_static(&[9; 16]);
     let cancel = CancelRequest { call_id: Some(id.clone()), ..CancelRequest::default() };
-    let server = Running::start(&["limits.decode_threads=1"]);
+    let mut server = Running::start(&["limits.decode_threads=1"]);
     let mut busy = server.connect();
     busy.write_all(&call("classify", &slow("keeps-the-decoder-busy"))).unwrap();
     let mut request = slow("to-be-cancelled");
@@ -244,6 +244,7 @@ fn a_call_is_cancelled_by_its_own_connection_only() {
 
     // The same id from elsewhere stops nothing.
     owner.write_all(&call("classify", &request)).unwrap();
+    server.wait_until("both calls", |it| it.metric("outboard_server_calls_in_flight ") >= 2.0);
     stranger.write_all(&call("cancel", &cancel)).unwrap();
     assert!(answer(&mut owner).result::<ClassifyReply, Fault>().unwrap().is_ok());
     assert!(answer(&mut busy).result::<ClassifyReply, Fault>().unwrap().is_ok());

@@ -229,7 +229,7 @@ fn what_the_cache_holds_is_of_use_to_the_same_caller_alone() {
 #[test]
 fn a_deadline_ends_a_stream_and_a_whole_answer() {
     let server = busy_server(&["chat.reader_gone=1h"]);
-    let soon = Some(Base { timeout_ms: Some(50), ..Base::default() });
+    let soon = Some(Base { timeout_ms: Some(500), ..Base::default() });
     let mut client = client(&server);
     // Behind others that take longer than that.
     let others: Vec<String> = (10..26).map(|key| client.start(&start(key, long())).unwrap()).collect();
@@ -459,7 +459,7 @@ fn a_stream_whose_start_was_in_flight_when_the_drain_began_is_whole() {
         format!("{{\"type\":\"object\",\"properties\":{{{}}}}}", fields.join(","))
     };
     let format = |key| Format { kind: Some(FormatKind::JSON_SCHEMA), schema: Some(schema(key)) };
-    let mut starts: Vec<TcpStream> = (1..=4)
+    let mut starts: Vec<TcpStream> = (1..=6)
         .map(|key| {
             let mut stream = server.connect();
             let chat = ChatRequest { format: Some(format(key)), ..chat("Once", 100) };

@@ -1,7 +1,7 @@
 //! A running server, and one call at a time over a plain socket.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -78,18 +78,25 @@ impl Running {
     }
 
     fn listening(folder: TempDir, admin: &str, arguments: &[&str], settings: &[&str]) -> Self {
-        // Ports that were free a moment ago, held together so that they differ.
-        let holders = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind((admin, 0)).unwrap()];
-        let [thrift, admin] = holders.each_ref().map(|holder| holder.local_addr().unwrap().to_string());
-        drop(holders);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = command();
-        command.args(["--listen", &thrift, "--admin", &admin, "--set", "log.format=json"]).args(arguments).stderr(log);
+        let admin = format!("{admin}:0");
+        command.args(["--listen", "127.0.0.1:0", "--admin", &admin, "--set", "log.format=json"]);
+        command.args(arguments).stderr(log);
         for setting in settings {
             command.args(["--set", setting]);
         }
         let child = command.spawn().unwrap();
-        let mut running = Self { folder, child, thrift, admin };
+        let mut running = Self { folder, child, thrift: String::new(), admin: String::new() };
+        let address = |it: &Self, name: &str| {
+            let log = it.log();
+            let listening =
+                log.lines().find(|line| line.contains(r#""message":"listening""#) && line.ends_with('}'))?;
+            let (_, rest) = listening.split_once(&format!("\"{name}\":\""))?;
+            rest.split('"').next().map(str::to_owned)
+        };
+        running.wait_until("address", |it| address(it, "address").is_some());
+        (running.thrift, running.admin) = (address(&running, "address").unwrap(), address(&running, "admin").unwrap());
         running.wait_until("readiness", |it| it.page("/health/ready").is_some_and(|page| page.contains(" 200 ")));
         running
     }
