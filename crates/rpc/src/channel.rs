@@ -65,7 +65,7 @@ pub struct ChannelConfig {
     pub ejection: Ejection,
     /// So often names are resolved again.
     pub resolve: Duration,
-    /// A server to which its name resolves no more loses a connection on which nothing was in flight for so long.
+    /// A server to which its name resolves no more loses a connection that no call has used for so long.
     pub linger: Duration,
     /// How; the system's way by default.
     pub lookup: Lookup,

@@ -454,7 +454,7 @@ async fn who_leaves_a_handshake_is_said_to_have_left() {
             raw.io.set_zero_linger().expect("the socket takes the option");
         }
         drop(raw);
-        let failed = accept(stream, &tls).await.err().expect("there is no handshake");
+        let failed = accept(stream, &tls).await.expect_err("there is no handshake");
         assert!(failed.reason.starts_with("it left"), "{}", failed.reason);
         assert_eq!(failed.reason.contains("reset"), resets, "{}", failed.reason);
     }
