@@ -110,9 +110,7 @@ impl Program {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has VmRSS");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("VmRSS is a number of KiB") * 1024
     }
-}
 
-impl Program {
     fn is_unexpected(&self, line: &str) -> bool {
         let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { return false };
         let target = event["target"].as_str().unwrap_or_default();

@@ -139,6 +139,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
+    use tempfile::TempDir;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -165,22 +166,28 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_could_not_be_read_is_told_once_and_read_again_though_the_file_is_the_same() {
+    /// It says `before`.
+    fn followed_text() -> (TempDir, Arc<Followed<Text>>) {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, failing) = (folder.path().join("file"), folder.path().join("failing"));
         fs::write(&file, "before").expect("written");
-        let followed = Arc::new(Followed::new(Text { file: file.clone(), failing: failing.clone() }).expect("a text"));
+        (folder, Arc::new(Followed::new(Text { file, failing }).expect("a text")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_is_told_once_and_read_again_though_the_file_is_the_same() {
+        let (_folder, followed) = followed_text();
+        let Text { file, failing } = followed.source();
         let (tell, mut told) = mpsc::unbounded_channel();
         let following = tokio::spawn(
             Arc::clone(&followed).follow(move |change| tell.send(change.cloned()).expect("somebody listens")),
         );
-        fs::write(&failing, "").expect("written");
-        fs::write(&file, "after").expect("written");
+        fs::write(failing, "").expect("written");
+        fs::write(file, "after").expect("written");
         assert_eq!(told.recv().await, Some(Err("too many open files".to_owned())));
         tokio::time::sleep(PAUSE * 3).await;
         assert_eq!(**followed.now(), "before");
-        fs::remove_file(&failing).expect("it is there");
+        fs::remove_file(failing).expect("it is there");
         assert_eq!(told.recv().await, Some(Ok("after".to_owned())), "it was told more than once");
         assert_eq!(**followed.now(), "after");
         tokio::time::sleep(PAUSE * 3).await;
@@ -190,20 +197,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_replaced_between_two_looks_is_not_told_as_a_failure() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (file, failing) = (folder.path().join("file"), folder.path().join("failing"));
-        fs::write(&file, "before").expect("written");
-        let followed = Arc::new(Followed::new(Text { file: file.clone(), failing: failing.clone() }).expect("a text"));
+        let (_folder, followed) = followed_text();
+        let Text { file, failing } = followed.source();
         let (tell, mut told) = mpsc::unbounded_channel();
-        fs::write(&failing, "").expect("written");
-        fs::write(&file, "after").expect("written");
+        fs::write(failing, "").expect("written");
+        fs::write(file, "after").expect("written");
         let following = tokio::spawn(
             Arc::clone(&followed).follow(move |change| tell.send(change.cloned()).expect("somebody listens")),
         );
         // The clock stands still until the first look is over.
         tokio::time::sleep(PAUSE / 2).await;
         assert!(told.try_recv().is_err());
-        fs::remove_file(&failing).expect("it is there");
+        fs::remove_file(failing).expect("it is there");
         assert_eq!(told.recv().await, Some(Ok("after".to_owned())));
         following.abort();
     }

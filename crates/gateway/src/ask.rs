@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use units::{CallerId, Deadline, ModelName, RequestId};
 use crate::access::Visitor;
 use crate::metrics::Route;
 use crate::problem::{Problem, start_of};
-use crate::site::{InFlight, Process, Site};
+use crate::site::{InFlight, Site};
 use crate::trace::{Names, TRACEPARENT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,7 +35,7 @@ pub(crate) struct Ask {
     pub(crate) names: Names,
     pub(crate) received: Instant,
     route: Route,
-    process: Arc<Process>,
+    process: InFlight,
     /// Whose key it came with, or where it came from.
     caller: Option<CallerId>,
     visitor: Option<Visitor>,
@@ -45,7 +44,6 @@ pub(crate) struct Ask {
     answered: bool,
     /// For the log line.
     pub(crate) told: Told,
-    _in_flight: InFlight,
 }
 
 /// What the log line says besides how it ended.
@@ -75,8 +73,7 @@ pub(crate) struct ServerTimes {
 
 impl Ask {
     pub(crate) fn new(request: &HttpRequest, site: &web::Data<Site>, route: Route) -> Self {
-        let process = Arc::clone(&site.process);
-        let in_flight = InFlight::begin(&process);
+        let process = InFlight::begin(&site.process);
         let visitor = request.extensions().get::<Visitor>().cloned();
         let caller = match &visitor {
             Some(visitor) => Some(CallerId::verified(&visitor.name)),
@@ -94,7 +91,6 @@ impl Ask {
             by_proxy,
             answered: false,
             told: Told::default(),
-            _in_flight: in_flight,
         }
     }
 

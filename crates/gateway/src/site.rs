@@ -1,6 +1,7 @@
 //! What all requests of one worker thread share.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -45,6 +46,14 @@ impl InFlight {
         process.in_flight.fetch_add(1, Ordering::AcqRel);
         process.metrics.in_flight.inc();
         Self(Arc::clone(process))
+    }
+}
+
+impl Deref for InFlight {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
     }
 }
 

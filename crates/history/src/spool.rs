@@ -112,21 +112,14 @@ impl Spool {
     pub(crate) fn open(parent: &Path, limits: Limits, counts: Counts) -> Result<Self> {
         fs::create_dir_all(parent)?;
         let (folder, lock) = first_free(parent)?;
-        let mut segments = Vec::new();
         // What cannot be taken over now is looked for again and again.
         if let Err(error) = adopt(parent, &folder, &mut Vec::new()) {
             warn!(%error, "the history's spool cannot take over what other processes have left");
         }
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let path = entry.path();
-            if path.extension().is_some_and(|ending| ending == "spool") {
-                segments.push((path, entry.metadata()?.len()));
-            }
-        }
+        let mut files = files_of(&folder)?;
         // The names begin with the moment.
-        segments.sort();
-        let segments: VecDeque<_> = segments.into_iter().map(|(path, bytes)| left_over(path, bytes)).collect();
+        files.sort();
+        let segments: VecDeque<_> = files.into_iter().map(|(path, bytes)| left_over(path, bytes)).collect();
         if !segments.is_empty() {
             let bytes: u64 = segments.iter().map(|segment| segment.durable).sum();
             info!(files = segments.len(), bytes, "the history's spool has records of an earlier process");
@@ -379,16 +372,25 @@ fn adopt(parent: &Path, own: &Path, found: &mut Vec<(PathBuf, u64)>) -> Result<(
 fn adopt_from(folder: &Path, own: &Path, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
     // Held until they are moved.
     let Some(_lock) = try_lock(folder)? else { return Ok(()) };
+    for (path, bytes) in files_of(folder)? {
+        let here = own.join(path.file_name().unwrap_or_default());
+        fs::rename(&path, &here)?;
+        found.push((here, bytes));
+    }
+    sync_folder(own)
+}
+
+/// The spool's files in a folder, each with its length.
+fn files_of(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
         if path.extension().is_some_and(|ending| ending == "spool") {
-            let (here, bytes) = (own.join(entry.file_name()), entry.metadata()?.len());
-            fs::rename(&path, &here)?;
-            found.push((here, bytes));
+            files.push((path, entry.metadata()?.len()));
         }
     }
-    sync_folder(own)
+    Ok(files)
 }
 
 /// The thread that writes.

@@ -268,6 +268,14 @@ fn pictures_come_as_they_were_sent_and_can_be_no_page() {
     assert_eq!(left, 0, "nothing of it stays on the disk");
 }
 
+/// The id of a picture that can be read, of more bytes than the system takes for a reader who does not read.
+fn large_picture(keeping: &Keeping) -> String {
+    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
+    let path = format!("/v1/history/{id}/picture");
+    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    id
+}
+
 /// Has asked, and read the beginning of the answer.
 fn reader_who_stops(keeping: &Keeping, path: &str) -> TcpStream {
     let mut reader = connect(&keeping.gateway.address);
@@ -283,10 +291,8 @@ fn reader_who_stops(keeping: &Keeping, path: &str) -> TcpStream {
 fn pictures_on_their_way_are_bounded() {
     let settings = ["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB"];
     let keeping = Keeping::start(&settings);
-    // More than the system takes for a reader who does not read.
-    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
+    let id = large_picture(&keeping);
     let path = format!("/v1/history/{id}/picture");
-    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
     let readers: Vec<_> = (0..3).map(|_| reader_who_stops(&keeping, &path)).collect();
     let refused = keeping.get(&path);
     assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"));
@@ -303,9 +309,7 @@ fn pictures_on_their_way_are_bounded() {
 fn a_reader_who_takes_nothing_is_cut_off_and_its_room_is_another_s() {
     let settings = ["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB", "limits.write_stall=1s"];
     let keeping = Keeping::start(&settings);
-    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
-    let path = format!("/v1/history/{id}/picture");
-    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    let path = format!("/v1/history/{}/picture", large_picture(&keeping));
     let _readers: Vec<_> = (0..3).map(|_| reader_who_stops(&keeping, &path)).collect();
     wait_until("room", || (keeping.get(&path).status == 200).then_some(()));
 }
@@ -313,9 +317,7 @@ fn a_reader_who_takes_nothing_is_cut_off_and_its_room_is_another_s() {
 #[test]
 fn a_picture_that_is_on_its_way_arrives_whole_also_when_the_gateway_is_told_to_end() {
     let mut keeping = Keeping::start(&["limits.picture=14MiB", "limits.json=1MiB", "limits.bodies=40MiB"]);
-    let id = acknowledged(&keeping.ask("POST", KEEP, &[PNG], &vec![7; 13 << 20]));
-    let path = format!("/v1/history/{id}/picture");
-    wait_until("the picture", || (keeping.get(&path).status == 200).then_some(()));
+    let path = format!("/v1/history/{}/picture", large_picture(&keeping));
     let mut reader = reader_who_stops(&keeping, &path);
     keeping.gateway.terminate();
     // A drain that has nothing to wait for is over before.
